@@ -1,0 +1,115 @@
+"""Settings in one typed, frozen place: each with its default, its meaning, and where its value came from."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from clearhead.errors import UsageError, choice, suggest
+
+Method = Literal["lrp"]
+Preset = Literal["default", "attnlrp", "cp-lrp"]
+Rule = Literal["epsilon", "0"]
+Attention = Literal["cp", "attnlrp"]
+Leak = Literal["return", "record"]
+
+# A preset is data: the settings it stands for. Anything asked for explicitly still wins.
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {"rule": "epsilon", "epsilon": 0.01, "attention": "cp", "leak": "return"},
+    "attnlrp": {"rule": "0", "epsilon": 0.0, "attention": "attnlrp", "leak": "record"},
+    "cp-lrp": {"rule": "0", "epsilon": 0.0, "attention": "cp", "leak": "record"},
+}
+
+
+def _setting(default: Any, meaning: str) -> Any:
+    return field(default=default, metadata={"meaning": meaning})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything that can be chosen about an explanation. Raises UsageError for a value outside its range."""
+
+    method: Method = _setting("lrp", "how relevance is computed")
+    preset: Preset = _setting("default", "a named set of rule, epsilon, attention and leak")
+    rule: Rule = _setting("epsilon", "rule of linear layers: `epsilon` absorbs weak evidence, `0` passes everything on")
+    epsilon: float = _setting(0.01, "stabiliser of the epsilon rule, in the unit of a layer's output")
+    attention: Attention = _setting("cp", "`cp`: weights are constants, all through the values; `attnlrp`: half through the weights")
+    leak: Leak = _setting("return", "`return` hands lost relevance back to the operation's own input; `record` only books it")
+    threshold: float = _setting(1e-4, "largest conservation error that passes")
+    strict: bool = _setting(False, "refuse operations that have no rule instead of metering what they lose")
+    truncate: bool = _setting(False, "cut texts longer than the model's maximum instead of refusing them")
+
+    def __post_init__(self) -> None:
+        for name, kind in get_type_hints(Settings).items():
+            _check(name, getattr(self, name), kind)
+        if not self.epsilon >= 0:
+            raise UsageError(f"`epsilon` must be 0 or larger; found {self.epsilon}. The default is 0.01.")
+        if not self.threshold > 0:
+            raise UsageError(f"`threshold` must be larger than 0; found {self.threshold}. The default is 1e-4.")
+
+    @classmethod
+    def resolve(cls, *, file: str | Path | None = None, **given: Any) -> tuple[Settings, dict[str, str]]:
+        """Settings and the origin of each: given beats the file, both beat the preset, the preset beats the default.
+
+        Raises UsageError for an unknown name (and names the nearest) or value.
+        """
+        layers = {f"file {file}": read(file) if file else {}, "given": {k: v for k, v in given.items() if v is not None}}
+        for name in (name for layer in layers.values() for name in layer):
+            if name not in _NAMES:
+                raise UsageError(f"There is no setting {name!r}; there are {', '.join(_NAMES)}.{suggest(name, _NAMES)}")
+        merged = {name: (value, origin) for origin, layer in layers.items() for name, value in layer.items()}
+        preset = merged.get("preset", ("default", "default"))[0]
+        if preset not in PRESETS:
+            raise choice("preset", preset, PRESETS)
+        if preset != "default":
+            merged = {name: (value, f"preset {preset}") for name, value in PRESETS[preset].items()} | merged
+        values = {name: value for name, (value, _) in merged.items()}
+        return cls(**values), {name: merged[name][1] if name in merged else "default" for name in _NAMES}
+
+    def as_dict(self) -> dict[str, Any]:
+        """The settings as plain data, for a recipe."""
+        return asdict(self)
+
+
+_NAMES = tuple(f.name for f in fields(Settings))
+
+
+def meanings() -> dict[str, str]:
+    """What each setting means, and the words it takes."""
+    hints = get_type_hints(Settings)
+    words = {n: get_args(h) if get_origin(h) is Literal else () for n, h in hints.items()}
+    return {
+        f.name: f.metadata["meaning"] + (f" ({', '.join(words[f.name])})" if words[f.name] else "") for f in fields(Settings)
+    }
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """The settings of a TOML file, at its top level or under `[clearhead]`. Raises UsageError if it cannot be read."""
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"The settings file {path} cannot be read: {error.strerror}.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"The settings file {path} is not TOML: {error}.") from error
+    section = data.get("clearhead", data)
+    if not isinstance(section, Mapping):
+        raise UsageError(f"`clearhead` in {path} must be a table of settings; found {section!r}.")
+    return dict(section)
+
+
+def _check(name: str, value: Any, kind: Any) -> None:
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise choice(name, value, get_args(kind))
+    elif kind is float:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise UsageError(f"`{name}` must be a number; found {value!r}.")
+    elif not isinstance(value, kind):
+        raise UsageError(f"`{name}` must be true or false; found {value!r}.")
