@@ -1,0 +1,107 @@
+"""One forward pass under the tape, one backward pass: relevance of the sources, and the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from clearhead.config import Settings
+from clearhead.errors import ModelError, UsageError
+from clearhead.maps import LedgerEntry
+from clearhead.relevance.run import Lookup, Run
+from clearhead.relevance.table import ROWS
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Source:
+    """A tensor where relevance ended: an explained input, or the result of an embedding lookup (with its ids)."""
+
+    value: Tensor
+    gradient: Tensor
+    module: str
+    indices: Tensor | None
+
+    @property
+    def relevance(self) -> Tensor:
+        """R = x G for every entry, in float64."""
+        return self.value.double() * self.gradient.double()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Propagation:
+    """What one backward pass found: the value, the sources in order of execution, and the ledger."""
+
+    value: float
+    sources: tuple[Source, ...]
+    ledger: tuple[LedgerEntry, ...]
+
+
+class Recording:
+    """A forward pass that was watched, from which any scalar computed under `watched` can be explained.
+
+    Nothing is left on the model: parameters take part as constants, and no hook is set.
+    """
+
+    def __init__(self, settings: Settings, model: nn.Module | None = None) -> None:
+        self._run = Run(settings, model, ROWS)
+
+    def watched(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call `function` under the tape."""
+        with torch.inference_mode(False), torch.enable_grad():
+            return self._run.tape.under(function, *args, **kwargs)
+
+    def source(self, value: Tensor) -> Tensor:
+        """A copy of a float tensor to compute with, whose relevance will be known."""
+        with torch.inference_mode(False), torch.enable_grad():
+            return self._run.source(value)
+
+    @property
+    def lookups(self) -> list[Lookup]:
+        """The sources met so far."""
+        return self._run.lookups
+
+    def explain(self, value: Tensor, *, keep: bool = False) -> Propagation:
+        """Send the scalar `value` back to the sources. `keep` allows another scalar of the same recording after it.
+
+        Raises UsageError if it is no scalar, ModelError if it does not depend on any source.
+        """
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise UsageError(f"A target must be a scalar tensor; found {shape}. Pick one entry, or sum.")
+        if not value.requires_grad or not self._run.lookups:
+            raise ModelError(
+                "The explained value must depend on the input by differentiable operations; no gradient reaches any "
+                "input or embedding. Is the model computing under `torch.no_grad()`, or with integer arithmetic?"
+            )
+        self._run.ledger.clear()
+        leaves = [lookup.leaf for lookup in self._run.lookups]
+        found = torch.autograd.grad(value.reshape(()), leaves, retain_graph=keep, allow_unused=True)
+        gradients = [torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, found, strict=True)]
+        sources = tuple(
+            Source(lookup.leaf.detach(), gradient, lookup.module, lookup.indices)
+            for lookup, gradient in zip(self._run.lookups, gradients, strict=True)
+        )
+        return Propagation(float(value.detach()), sources, self._run.ledger.entries())
+
+
+def propagate(
+    function: Callable[..., Tensor], inputs: Sequence[Tensor], settings: Settings, *, model: nn.Module | None = None
+) -> Propagation:
+    """The relevance of `inputs`, and of every embedding lookup, for the scalar `function(*inputs)`.
+
+    `model` names the modules in the ledger. Raises what `Recording.explain` raises, and UnruledOperationError.
+
+    >>> import torch
+    >>> from clearhead.config import Settings
+    >>> weight = torch.tensor([[2.0, -1.0]])
+    >>> p = propagate(lambda x: (x @ weight.T).sum(), [torch.tensor([[3.0, 4.0]])], Settings(preset="cp-lrp", rule="0"))
+    >>> p.value, p.sources[0].relevance.tolist()
+    (2.0, [[6.0, -4.0]])
+    """
+    recording = Recording(settings, model)
+    value = recording.watched(function, *[recording.source(x) for x in inputs])
+    return recording.explain(value)

@@ -1,0 +1,61 @@
+"""The ledger: relevance that operations did not pass on, by cause and place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from clearhead.maps import LedgerEntry
+from clearhead.relevance.numerics import total
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in the model something happened: the operation, the path of its module, and which call it was."""
+
+    operation: str
+    module: str
+    call: int
+
+
+class Ledger:
+    """Collects leaks as tensors while the backward pass runs, and reads them once at its end."""
+
+    def __init__(self) -> None:
+        self._amounts: dict[tuple[str, Place, bool], list[Tensor]] = {}
+
+    def book(self, cause: str, place: Place, amount: Tensor, *, returned: bool = False) -> None:
+        """Write down that `amount` (summed over all its entries) leaked at `place`."""
+        self._amounts.setdefault((cause, place, returned), []).append(total(amount))
+
+    def entries(self) -> tuple[LedgerEntry, ...]:
+        """One entry per cause, module and operation, in the order of the forward pass; zeros are left out."""
+        sums: dict[tuple[str, str, str, bool], float] = {}
+        for (cause, place, returned), amount in sorted(self._read().items(), key=lambda item: item[0][1].call):
+            key = (cause, place.module, place.operation, returned)
+            sums[key] = sums.get(key, 0.0) + amount
+        return tuple(
+            LedgerEntry(cause=cause, module=module, operation=operation, relevance=amount, returned=returned)
+            for (cause, module, operation, returned), amount in sums.items()
+            if amount
+        )
+
+    def by_call(self) -> dict[int, float]:
+        """What each call lost for good, by the number of the call."""
+        sums: dict[int, float] = {}
+        for (_, place, returned), amount in self._read().items():
+            if not returned:
+                sums[place.call] = sums.get(place.call, 0.0) + amount
+        return sums
+
+    def clear(self) -> None:
+        """Forget all amounts, before another backward pass over the same recording."""
+        self._amounts.clear()
+
+    def _read(self) -> dict[tuple[str, Place, bool], float]:
+        if not self._amounts:
+            return {}
+        summed = torch.stack([torch.stack(parts).sum() for parts in self._amounts.values()]).tolist()
+        return dict(zip(self._amounts, summed, strict=True))

@@ -1,0 +1,102 @@
+"""The leak meter: what any operation loses, ruled or not, without knowing its rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import FunctionCtx
+
+from clearhead.relevance.numerics import dot, give_back, row_dot
+
+if TYPE_CHECKING:
+    from clearhead.relevance.run import Call, Run
+
+Seen = Callable[[Tensor, Tensor], "Tensor | None"]
+
+
+class Tap(Function):
+    """A copy of a tensor that shows value and gradient to `seen` on the way back; what that returns goes on instead."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, seen: Seen) -> Tensor:
+        """A fresh tensor: handing out the input itself would break models that write in place."""
+        ctx.save_for_backward(x)
+        ctx.seen = seen
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        """Show, and pass on."""
+        (x,) = ctx.saved_tensors
+        instead = ctx.seen(x, gradient)
+        return (gradient if instead is None else instead), None
+
+
+class Scale(Function):
+    """A copy of a tensor whose gradient is scaled on the way back."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, factor: float) -> Tensor:
+        """A fresh tensor of the same value."""
+        ctx.factor = factor  # type: ignore[attr-defined]
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        """The share of it."""
+        return gradient * ctx.factor, None
+
+
+def tapped(result: Any, seen: Seen) -> Any:
+    """The result with a tap on each of its tensors that carries a gradient."""
+    if isinstance(result, Tensor):
+        return Tap.apply(result, seen) if result.requires_grad else result
+    if isinstance(result, tuple) and hasattr(result, "_fields"):
+        return type(result)(*(tapped(item, seen) for item in result))
+    if isinstance(result, tuple) and type(result) is not tuple:  # torch.return_types take one sequence
+        return type(result)([tapped(item, seen) for item in result])
+    if isinstance(result, (list, tuple)):
+        return type(result)([tapped(item, seen) for item in result])
+    return result
+
+
+def metered(run: Run, call: Call, cause: str) -> Any:
+    r"""Torch's own result, and $\sum y G_y - \sum x G_x$ in the ledger under `cause`."""
+    place = run.place(call)
+    book = run.ledger.book
+
+    def arrives(y: Tensor, gradient: Tensor) -> None:
+        book(cause, place, dot(y, gradient))
+
+    def leaves(x: Tensor, gradient: Tensor) -> None:
+        book(cause, place, -dot(x, gradient))
+
+    return tapped(call.changed(lambda x: Tap.apply(x, leaves)).native(), arrives)
+
+
+def metered_rows(run: Run, call: Call, cause: str) -> Tensor:
+    """Like `metered` for an operation with one dependent input of its output's shape; returns leaks when asked to.
+
+    A position is a row along the last axis.
+    """
+    if not run.returns:
+        return metered(run, call, cause)  # type: ignore[no-any-return]
+    place = run.place(call)
+    arrived: list[Tensor] = []
+
+    def arrives(y: Tensor, gradient: Tensor) -> None:
+        arrived.append(row_dot(y, gradient))
+
+    def leaves(x: Tensor, gradient: Tensor) -> Tensor:
+        leak = arrived.pop() - row_dot(x, gradient)
+        taker = torch.where(torch.isfinite(x) & (x > torch.finfo(x.dtype).min / 4), x, 0)
+        passed, lost = give_back(taker, leak, gradient)
+        run.ledger.book(cause, place, leak - lost, returned=True)
+        run.ledger.book(cause, place, lost)
+        return passed
+
+    return tapped(call.changed(lambda x: Tap.apply(x, leaves)).native(), arrives)  # type: ignore[no-any-return]

@@ -1,0 +1,57 @@
+"""The one owner of signs, stabilisers and accumulation types."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+INFINITY = float("inf")
+_HALF = (torch.float16, torch.bfloat16)
+
+
+def total(values: Tensor) -> Tensor:
+    """The sum of all entries in float64, as a tensor of no dimensions that stays on its device."""
+    return values.sum(dtype=torch.float64)
+
+
+def dot(value: Tensor, gradient: Tensor) -> Tensor:
+    r"""$\sum x G$ over all entries, in float64."""
+    return total(_product(value, gradient))
+
+
+def row_dot(value: Tensor, gradient: Tensor) -> Tensor:
+    r"""$\sum_j x_j G_j$ over the last axis, kept as an axis of length 1."""
+    return _product(value, gradient).sum(-1, keepdim=True)
+
+
+def slope(y: Tensor, x: Tensor, at_zero: float) -> Tensor:
+    r"""$f(x)/x$, and $f'(0)$ where $x = 0$: the slope of the line from the origin to $(x, f(x))$."""
+    return (y / x).nan_to_num_(nan=at_zero, posinf=INFINITY, neginf=-INFINITY)
+
+
+def stabilised(gradient: Tensor, z: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    r"""$G \cdot z/(z + \epsilon\,\mathrm{sign} z)$, and per row what that takes away: $\sum_j z_j (G_j - G'_j)$.
+
+    With $\mathrm{sign}(0) = +1$ this is $G\,|z|/(|z| + \epsilon)$, so no denominator is ever below epsilon.
+    """
+    share = gradient / z.abs().add_(epsilon)
+    lost = row_dot(z, share).mul_(epsilon)
+    return torch.add(gradient, share, alpha=-epsilon), lost
+
+
+def give_back(a: Tensor, leak: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Add $\mathrm{sign}(a_i)\, S / \sum_k |a_k|$ to the gradient of `a` [..., d], for a leak S [..., 1].
+
+    Gives the new gradient and the part of the leak that found no taker, because the whole row of `a` is 0.
+    """
+    size = a.abs().sum(-1, keepdim=True, dtype=leak.dtype)
+    empty = size == 0
+    share = (leak / size).masked_fill(empty, 0)
+    return torch.addcmul(gradient, a.sign(), share.to(gradient.dtype)), leak.masked_fill(~empty, 0)
+
+
+def _product(value: Tensor, gradient: Tensor) -> Tensor:
+    """Entry times gradient, in float32 at least; a mask entry of -inf without gradient counts as 0, not as NaN."""
+    if value.dtype in _HALF:
+        value, gradient = value.float(), gradient.float()
+    return (value * gradient).nan_to_num_(nan=0.0, posinf=INFINITY, neginf=-INFINITY)

@@ -1,0 +1,113 @@
+"""Attention: softmax as a constant (`cp`) or by its own gradient (`attnlrp`), fused and hand-written alike."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clearhead.relevance.meter import Scale, Tap, metered_rows
+from clearhead.relevance.numerics import dot
+from clearhead.relevance.rules.norms import constant
+from clearhead.relevance.run import Call, Row, Run, dependent
+
+
+def softmax(run: Run, call: Call) -> Any:
+    """`softmax(s)`: a constant under `cp`; under `attnlrp` torch's gradient, and what it absorbs is the leak."""
+    if run.settings.attention == "cp":
+        return constant(run, call)
+    return metered_rows(run, call, "softmax")
+
+
+def log_softmax(run: Run, call: Call) -> Any:
+    """`log_softmax(s)`: what the normaliser takes is the leak."""
+    return metered_rows(run, call, "softmax")
+
+
+def attention(run: Run, call: Call) -> Any:
+    """`F.scaled_dot_product_attention(q, k, v, ...)`, on whatever kernel torch chooses."""
+    if run.settings.attention == "cp":
+        return _through_values(call)
+    if run.returns:
+        return run.tape.under(explicit, *call.args, **call.kwargs)
+    return _through_all(run, call)
+
+
+def _through_values(call: Call) -> Any:
+    """`cp`: queries and keys are constants."""
+    query, key, *rest = call.args if len(call.args) > 1 else (call.kwargs["query"], call.kwargs["key"])
+    kwargs = {name: value for name, value in call.kwargs.items() if name not in ("query", "key")}
+    if len(rest) > 1 and dependent(rest[1]):
+        rest[1] = rest[1].detach()
+    if dependent(kwargs.get("attn_mask")):
+        kwargs["attn_mask"] = kwargs["attn_mask"].detach()
+    return call.function(query.detach(), key.detach(), *rest, **kwargs)
+
+
+def _through_all(run: Run, call: Call) -> Tensor:
+    """`attnlrp` without materialised weights: V gets 1/2, Q and K (and a dependent bias) 1/4 each.
+
+    Halving the output's gradient gives V its half; queries and keys are halved once more on their way out. What
+    neither takes is softmax's.
+    """
+    place, book = run.place(call), run.ledger.book
+    value = call.get(2, "value")
+    factors = sum(1 for x in call.dependents() if x is not value)
+    both = factors > 0 and dependent(value)
+
+    def leaves(x: Tensor, gradient: Tensor) -> None:
+        book("softmax", place, -dot(x, gradient))
+
+    def enter(x: Tensor) -> Tensor:
+        share = 1.0 if x is value else _share(call, x)
+        tap: Tensor = Tap.apply(x, leaves)
+        return Scale.apply(tap, share) if share != 1 else tap  # type: ignore[no-any-return]
+
+    result: Tensor = call.changed(enter).native()
+    held = result.detach()
+
+    def arrives(gradient: Tensor) -> Tensor:
+        book("softmax", place, dot(held, gradient))
+        return gradient / 2 if both else gradient
+
+    result.register_hook(arrives)
+    return result
+
+
+def _share(call: Call, x: Tensor) -> float:
+    """Half for a query or key whose partner depends too, all for one on its own or for a dependent mask."""
+    query, key = call.get(0, "query"), call.get(1, "key")
+    return 0.5 if (x is query or x is key) and dependent(query) and dependent(key) else 1.0
+
+
+def explicit(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """Attention written out, so that each of its parts meets its own rule; `dropout_p` is ignored on purpose."""
+    if enable_gqa:
+        groups = query.shape[-3] // key.shape[-3]
+        key, value = key.repeat_interleave(groups, -3), value.repeat_interleave(groups, -3)
+    scores = query @ key.transpose(-2, -1) * (scale if scale is not None else 1 / math.sqrt(query.shape[-1]))
+    if is_causal:
+        allowed = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+        scores = scores.masked_fill(~allowed, -math.inf)
+    if attn_mask is not None:
+        scores = scores.masked_fill(~attn_mask, -math.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
+    return torch.softmax(scores, -1) @ value
+
+
+ROWS = {
+    "softmax": Row(softmax, "cp: a constant; attnlrp: its gradient", ("softmax",)),
+    "_softmax": Row(softmax, "cp: a constant; attnlrp: its gradient", ("softmax",)),
+    "log_softmax": Row(log_softmax, "its gradient", ("softmax",)),
+    "scaled_dot_product_attention": Row(attention, "cp: all to V; attnlrp: V 1/2, Q and K 1/4 each", ("softmax",)),
+}

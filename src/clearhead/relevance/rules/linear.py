@@ -1,0 +1,140 @@
+"""Linear layers: epsilon and 0 rules, their bias and epsilon leaks; products of two dependent matrices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.autograd import Function
+
+from clearhead.relevance.ledger import Ledger, Place
+from clearhead.relevance.numerics import give_back, stabilised
+from clearhead.relevance.run import Call, Row, Run, dependent
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """What the backward pass of one linear call needs to know."""
+
+    epsilon: float
+    returns: bool
+    ledger: Ledger
+    place: Place
+
+
+class Linear(Function):
+    r"""$z = Wa + b$ under the epsilon rule: $G_a = W^T\big(G_z\, z/(z + \epsilon\,\mathrm{sign} z)\big)$.
+
+    Leaks per position: $\sum_j G'_j b_j$ (bias) and $\epsilon \sum_j G'_j\,\mathrm{sign} z_j$ (epsilon); returned to
+    `a` in shares of $|a_i|$ when asked. Montavon et al. 2019, "Layer-Wise Relevance Propagation: An Overview".
+    """
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, call: Call, weight_OI: Tensor, bias_O: Tensor | None, books: Books) -> Tensor:
+        """Torch's own result, bit for bit."""
+        z = call.native()
+        ctx.books = books
+        ctx.save_for_backward(a if books.returns else None, weight_OI, bias_O)
+        # The output is kept by hand: torch lets a model overwrite it, since its own backward pass has no need of it.
+        ctx.z, ctx.version = (z.detach(), z._version) if books.epsilon else (None, 0)
+        ctx.again = (lambda: call.native()) if books.epsilon else None
+        return z  # type: ignore[no-any-return]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
+        """The rule, the books, and what is handed back."""
+        a, weight_OI, bias_O = ctx.saved_tensors
+        books: Books = ctx.books
+        leak = None
+        if books.epsilon:
+            z = ctx.z if ctx.z._version == ctx.version else ctx.again()
+            gradient, leak = stabilised(gradient, z, books.epsilon)
+            books.ledger.book("epsilon", books.place, leak, returned=books.returns)
+        if bias_O is not None:
+            lost = (gradient @ bias_O).unsqueeze(-1)
+            books.ledger.book("bias", books.place, lost, returned=books.returns)
+            leak = lost if leak is None else leak + lost
+        passed = gradient @ weight_OI
+        if books.returns and leak is not None:
+            passed, stranded = give_back(a, leak, passed)
+            _strand(books, stranded)
+        return passed, None, None, None, None
+
+
+def _strand(books: Books, stranded: Tensor) -> None:
+    """Correct the books where a leak could not be handed back, because its row of inputs is all 0."""
+    books.ledger.book("bias", books.place, stranded)
+    books.ledger.book("bias", books.place, -stranded, returned=True)
+
+
+def propagate(run: Run, call: Call, a: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
+    """The linear rule for any spelling of a linear layer."""
+    settings = run.settings
+    epsilon = settings.epsilon if settings.rule == "epsilon" else 0.0
+    if not epsilon and bias_O is None:
+        return call.native()  # type: ignore[no-any-return]
+    if not epsilon and not run.returns:
+        return _with_bias_booked(run, call, bias_O)
+    held = call.changed(Tensor.detach)
+    return Linear.apply(a, held, weight_OI, bias_O, Books(epsilon, run.returns, run.ledger, run.place(call)))  # type: ignore[no-any-return]
+
+
+def _with_bias_booked(run: Run, call: Call, bias_O: Tensor | None) -> Tensor:
+    """Rule 0, recorded: torch's own gradient is the rule, and the bias takes its part."""
+    z: Tensor = call.native()
+    ledger, place = run.ledger, run.place(call)
+
+    def seen(gradient: Tensor) -> None:
+        ledger.book("bias", place, gradient.flatten(0, -2).sum(0) * bias_O if gradient.dim() > 1 else gradient * bias_O)
+
+    z.register_hook(seen)
+    return z
+
+
+def linear(run: Run, call: Call) -> Any:
+    """`F.linear(a, weight, bias)`."""
+    a, weight, bias = call.get(0, "input"), call.get(1, "weight"), call.get(2, "bias")
+    if dependent(weight) or dependent(bias) or not dependent(a):
+        return bilinear(run, call)
+    return propagate(run, call, a, weight, bias)
+
+
+def addmm(run: Run, call: Call) -> Any:
+    """`torch.addmm(bias, a, weight)`: a linear layer with its weight the other way round."""
+    bias, a, weight = call.get(0, "input"), call.get(1, "mat1"), call.get(2, "mat2")
+    plain = call.get(3, "beta", 1) == 1 and call.get(4, "alpha", 1) == 1 and bias.dim() == 1
+    if not plain or dependent(bias) or dependent(weight):
+        return run.apply(None, call)
+    return propagate(run, call, a, weight.T, bias)
+
+
+def matmul(run: Run, call: Call) -> Any:
+    """A constant matrix on the right is a linear layer; on the left it mixes positions; two dependents share."""
+    a, other = call.get(0, "input"), call.get(1, "other", call.kwargs.get("mat2"))
+    if dependent(a) and not dependent(other) and other.dim() == 2:
+        return propagate(run, call, a, other.T, None)
+    return bilinear(run, call)
+
+
+def bilinear(_: Run, call: Call) -> Any:
+    """Two dependent factors: half each. One: torch's own gradient."""
+    result: Tensor = call.native()
+    factors = sum(1 for _ in call.dependents())
+    if factors > 1:
+        result.register_hook(lambda gradient: gradient / factors)
+    return result
+
+
+def bilinear_name(name: str) -> Row:
+    """The row of an operation that is linear in each of its tensors."""
+    return Row(bilinear, f"{name}: one dependent factor: as is; several: equal shares")
+
+
+_EPSILON = "G_a = W^T (G z / (z + eps sign z))"
+ROWS = {
+    "linear": Row(linear, _EPSILON, ("bias", "epsilon")),
+    "addmm": Row(addmm, _EPSILON, ("bias", "epsilon")),
+    "matmul": Row(matmul, f"constant on the right: {_EPSILON}; two dependents: half each", ("epsilon",)),
+    **{name: bilinear_name(name) for name in ("bmm", "mv", "dot", "vdot", "inner", "outer", "einsum", "linalg_vecdot")},
+}

@@ -1,0 +1,101 @@
+"""Normalisation: the scale is a constant, `y = g (x - mean) [1/std] + b`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from clearhead.relevance.ledger import Ledger, Place
+from clearhead.relevance.numerics import give_back
+from clearhead.relevance.run import Call, Row, Run
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """What the backward pass of one norm needs to know."""
+
+    centred: bool
+    returns: bool
+    ledger: Ledger
+    place: Place
+
+
+class Norm(Function):
+    r"""$y = g\,(x - \bar x)\,c + b$ with $c = 1/\mathrm{std}$ held constant: $G_x = u - \bar u$, $u = c\,g\,G_y$.
+
+    Without centring (RMSNorm) $G_x = u$. Leak per position: $\sum_j G_j b_j$ (norm bias). Ali et al. 2022, "XAI for
+    Transformers: Better Explanations through Conservative Propagation", section 4.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, y: Tensor, scale: Tensor, weight: Tensor | None, bias: Tensor | None, books: Books
+    ) -> Tensor:
+        """Torch's own result; all tensors come with the normalised axes flattened into the last one."""
+        ctx.save_for_backward(x if books.returns and bias is not None else None, scale, weight, bias)
+        ctx.books = books
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """The rule, the books, and what is handed back."""
+        x, scale, weight, bias = ctx.saved_tensors
+        books: Books = ctx.books
+        u = gradient if weight is None else gradient * weight
+        passed = (u - u.mean(-1, keepdim=True)) if books.centred else u
+        passed = (passed * scale).to(gradient.dtype)
+        if bias is not None:
+            leak = (gradient @ bias).unsqueeze(-1)
+            if books.returns:
+                passed, stranded = give_back(x, leak, passed)
+                books.ledger.book("norm bias", books.place, stranded)
+                leak = leak - stranded
+            books.ledger.book("norm bias", books.place, leak, returned=books.returns)
+        return passed, None, None, None, None, None
+
+
+def _normalise(run: Run, call: Call, y: Tensor, scale: Tensor, bias: Tensor | None, *, centred: bool) -> Tensor:
+    x, shape, weight = call.get(0, "input"), call.get(1, "normalized_shape"), call.get(2, "weight")
+    axes = len(shape)
+    flat = [None if t is None else t.flatten(-axes) for t in (x, y, weight, bias)]
+    books = Books(centred, run.returns, run.ledger, run.place(call))
+    result: Tensor = Norm.apply(flat[0], flat[1], scale.flatten(-axes), flat[2], flat[3], books)
+    return result.unflatten(-1, tuple(shape)) if axes > 1 else result
+
+
+def layer_norm(run: Run, call: Call) -> Tensor:
+    """`F.layer_norm(x, shape, weight, bias, eps)`."""
+    x, shape, weight, bias = (call.get(i, n) for i, n in enumerate(("input", "normalized_shape", "weight", "bias")))
+    eps = call.get(4, "eps", 1e-5)
+    y, _, scale = torch.native_layer_norm(x.detach(), list(shape), weight, bias, eps)
+    return _normalise(run, call, y, scale.to(x.device), bias, centred=True)
+
+
+def rms_norm(run: Run, call: Call) -> Tensor:
+    """`F.rms_norm(x, shape, weight, eps)`."""
+    x, shape = call.get(0, "input").detach(), call.get(1, "normalized_shape")
+    eps = call.get(3, "eps")
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    square = wide.square().mean(tuple(range(-len(shape), 0)), keepdim=True)
+    scale = torch.rsqrt(square + (torch.finfo(x.dtype).eps if eps is None else eps))
+    return _normalise(run, call, call.changed(Tensor.detach).native(), scale, None, centred=False)
+
+
+def constant(_: Run, call: Call) -> Any:
+    """The result depends on nothing: it acts as a scale or a gate."""
+    return call.changed(Tensor.detach).native()
+
+
+CONSTANT = Row(constant, "a constant: passes nothing, takes nothing")
+_SCALES = "rsqrt sqrt std var norm reciprocal std_mean var_mean cdist logsumexp"
+_GATES = "exp exp2 expm1 sigmoid softplus logsigmoid hardsigmoid cos log log2 log10 log1p erfc"
+
+ROWS = {
+    "layer_norm": Row(layer_norm, "y = g (x - mean) [1/std] + b: G_x = u - mean(u), u = g G / std", ("norm bias",)),
+    "rms_norm": Row(rms_norm, "y = g x [1/rms]: G_x = g G / rms"),
+    **dict.fromkeys((_SCALES + " " + _GATES).split(), CONSTANT),
+}

@@ -1,0 +1,129 @@
+"""Pointwise functions: relevance passes unchanged, so the slope is f(x)/x."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from clearhead.relevance.meter import metered
+from clearhead.relevance.numerics import slope
+from clearhead.relevance.run import AS_IS, Call, Image, Row, Run, dependent
+from clearhead.relevance.rules.norms import constant
+
+
+class Identity(Function):
+    r"""$y = f(x)$ with $f(0) = 0$ as a line through the origin: $G_x = G_y\, f(x)/x$, hence $R_x = R_y$.
+
+    `compute` makes y again on the way back, so that only x is kept; without it y is kept. Achtibat et al. 2024,
+    "AttnLRP", section 3.2 (identity rule).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, compute: Callable[[Tensor], Tensor] | None, at_zero: float) -> Tensor:
+        """Torch's own result."""
+        ctx.save_for_backward(x, None if compute else y)
+        ctx.compute, ctx.at_zero = compute, at_zero
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        """The slope of the line."""
+        x, y = ctx.saved_tensors
+        y = ctx.compute(x) if y is None else y
+        return gradient * slope(y, x, ctx.at_zero), None, None, None
+
+
+def identity(at_zero: float) -> Callable[[Run, Call], Tensor]:
+    """The rule of a pointwise function with f(0) = 0 and f'(0) = `at_zero`."""
+
+    def apply(run: Run, call: Call) -> Tensor:
+        x: Tensor = call.args[0] if call.args else call.kwargs["input"]
+        rest, kwargs = call.args[1:], {k: v for k, v in call.kwargs.items() if k != "input"}
+
+        def compute(value: Tensor) -> Tensor:
+            return call.function(value, *rest, **kwargs)  # type: ignore[no-any-return]
+
+        result: Tensor = Identity.apply(x, compute(x.detach()), compute, at_zero)
+        return mark(run, call, result)
+
+    return apply
+
+
+def power(run: Run, call: Call) -> Any:
+    """`x ** p`: pointwise for p > 0; a scale for p < 0; a gate when the exponent is what depends."""
+    exponent = call.get(1, "exponent")
+    if not isinstance(exponent, (int, float)) or exponent <= 0:
+        return constant(run, call)
+    return identity(1.0 if exponent == 1 else 0.0)(run, call)
+
+
+def clamp(run: Run, call: Call) -> Any:
+    """Pointwise if 0 lies within the bounds; else what the bounds add is metered."""
+    low, high = call.get(1, "min"), call.get(2, "max")
+    numbers = all(bound is None or isinstance(bound, (int, float)) for bound in (low, high))
+    if numbers and (low is None or low <= 0) and (high is None or high >= 0):
+        return identity(1.0)(run, call)
+    return metered(run, call, "constant")
+
+
+def negate(run: Run, call: Call) -> Any:
+    """Linear; the image of an image."""
+    return mark(run, call, call.native())
+
+
+def mark(run: Run, call: Call, result: Tensor) -> Tensor:
+    """Remember that `result` is a pointwise function of the root of the call's dependent arguments, if it is.
+
+    All dependents must have one root and its shape, and all else must be numbers: a constant tensor would make it
+    another function at each entry.
+    """
+    images = []
+    for value in (*call.args, *call.kwargs.values()):
+        if dependent(value):
+            images.append(run.image(value))
+        elif isinstance(value, Tensor) and value.dim():
+            return result
+    root = images[0].root
+    if any(image.root is not root for image in images) or result.shape != root.shape:
+        return result
+    known = iter(images)
+    zeros = call.changed(lambda x: torch.full((), next(known).at_zero, dtype=x.dtype, device=x.device))
+    at_zero = float(zeros.native())
+    if math.isfinite(at_zero):
+        run.images[result] = Image(root, at_zero)
+    return result
+
+
+def one_function(run: Run, call: Call, factors: list[Tensor]) -> Tensor | None:
+    """The product of pointwise images of one tensor as one pointwise function of it, if that is what it is."""
+    images = [run.image(factor) for factor in factors]
+    root = images[0].root
+    if any(image.root is not root for image in images) or math.prod(image.at_zero for image in images) != 0:
+        return None
+    result: Tensor = Identity.apply(root, call.changed(Tensor.detach).native(), None, 0.0)
+    return mark(run, call, result)
+
+
+_LINE = "identity: G_x = G f(x)/x"
+_SLOPE_AT_ZERO = {
+    "gelu": 0.5, "silu": 0.5, "mish": 0.6, "tanh": 1.0, "erf": 2 / math.sqrt(math.pi), "sin": 1.0, "sinh": 1.0,
+    "asinh": 1.0, "atan": 1.0, "tan": 1.0, "softsign": 1.0, "tanhshrink": 0.0, "softshrink": 0.0, "hardshrink": 0.0,
+    "hardswish": 0.5, "hardtanh": 1.0, "relu6": 1.0, "elu": 1.0, "selu": 1.0507009873554805, "celu": 1.0,
+    "square": 0.0,
+}  # fmt: skip
+
+ROWS = {
+    **{name: Row(identity(at_zero), _LINE) for name, at_zero in _SLOPE_AT_ZERO.items()},
+    **dict.fromkeys("relu leaky_relu rrelu prelu abs threshold".split(), AS_IS),
+    "pow": Row(power, f"{_LINE} for a positive power; a constant else"),
+    "clamp": Row(clamp, f"{_LINE} if 0 lies within the bounds", ("constant",)),
+    "clamp_min": Row(clamp, f"{_LINE} if the bound is at most 0", ("constant",)),
+    "clamp_max": Row(clamp, f"{_LINE} if the bound is at least 0", ("constant",)),
+    "neg": Row(negate, "as is"),
+    "sign": Row(constant, "a constant"),
+}

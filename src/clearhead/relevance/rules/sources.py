@@ -1,0 +1,84 @@
+"""Where relevance ends, and what only selects or moves values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clearhead.relevance.meter import metered
+from clearhead.relevance.run import AS_IS, Call, Row, Run, dependent
+
+
+def embedding(run: Run, call: Call) -> Tensor:
+    """A lookup is a source: word, position and type vectors of a unit all end here."""
+    value: Tensor = call.native()
+    if dependent(call.get(1, "weight")) or not value.is_floating_point():
+        return value
+    return run.source(value, call.get(0, "input"))
+
+
+def dropout(_: Run, call: Call) -> Tensor:
+    """The identity: explanations are made in evaluation mode."""
+    return call.get(0, "input")  # type: ignore[no-any-return]
+
+
+def selection(run: Run, call: Call) -> Any:
+    """Chosen values pass; a constant that is chosen instead is a leak."""
+    values = [value for value in (*call.args, *call.kwargs.values()) if not isinstance(value, (str, bool))]
+    numbers = [v for v in values if isinstance(v, (int, float)) or (isinstance(v, Tensor) and v.is_floating_point())]
+    if any(not dependent(value) and _nonzero(value) for value in numbers):
+        return metered(run, call, "constant")
+    return call.native()
+
+
+def joining(run: Run, call: Call) -> Any:
+    """`cat`, `stack`: constant parts are leaks."""
+    parts = call.get(0, "tensors", ())
+    if any(not dependent(part) and part.is_floating_point() and part.numel() for part in parts):
+        return metered(run, call, "constant")
+    return call.native()
+
+
+def _nonzero(value: Any) -> bool:
+    return bool(value.numel()) if isinstance(value, Tensor) else value != 0
+
+
+def cosine_similarity(run: Run, call: Call) -> Any:
+    """Two unit vectors and their product, each under its own rule."""
+    return run.tape.under(_cosine, *call.args, **call.kwargs)
+
+
+def _cosine(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
+    lengths = [torch.linalg.vector_norm(x, dim=dim, keepdim=True).clamp_min(eps) for x in (x1, x2)]
+    return (x1 / lengths[0] * (x2 / lengths[1])).sum(dim)
+
+
+_HOMOGENEOUS = (
+    "reshape view view_as reshape_as flatten unflatten squeeze unsqueeze transpose t permute movedim contiguous clone "
+    "expand expand_as broadcast_to repeat repeat_interleave tile getitem select narrow split split_with_sizes chunk "
+    "tensor_split unbind index_select gather take take_along_dim masked_select roll flip rot90 tril triu diag diagonal "
+    "mean sum nansum cumsum to type_as float double half bfloat16 cpu cuda unfold fold "
+    "max min amax amin topk sort median msort adaptive_max_pool1d max_pool1d max_pool2d max_pool3d avg_pool1d "
+    "avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d interpolate pixel_shuffle positive real atleast_1d "
+    "atleast_2d atleast_3d swapaxes T mT H mH ravel as_strided conj resolve_conj resolve_neg meshgrid "
+    "diag_embed block_diag trace alias index_add scatter_add scatter_reduce index_put setitem copy squeeze_copy"
+).split()
+# Dropout in all its spellings; `native_dropout` gives a mask too and is left to the meter.
+_DROPOUTS = "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout feature_dropout".split()
+
+ROWS = {
+    "embedding": Row(embedding, "a source", always=True),
+    **dict.fromkeys(_HOMOGENEOUS, AS_IS),
+    **dict.fromkeys(_DROPOUTS, Row(dropout, "the identity")),
+    **dict.fromkeys(
+        "where masked_fill maximum minimum fmax fmin masked_scatter pad scatter constant_pad_nd".split(),
+        Row(selection, "chosen values pass; chosen constants leak", ("constant",)),
+    ),
+    **dict.fromkeys(
+        "cat stack hstack vstack dstack column_stack".split(),
+        Row(joining, "each part its own; constant parts leak", ("constant",)),
+    ),
+    "cosine_similarity": Row(cosine_similarity, "two norms and a product"),
+}

@@ -1,0 +1,219 @@
+"""One forward pass under the tape: which row a call meets, and what the rows share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from clearhead.config import Settings
+from clearhead.errors import UnruledOperationError
+from clearhead.relevance.ledger import Ledger, Place
+from clearhead.relevance.meter import metered
+from clearhead.tape import Function, Operation, Tape, writes_in_place
+
+
+@dataclass(slots=True)
+class Call:
+    """One call of one operation, its constants detached and its in-place spelling made pure."""
+
+    operation: Operation
+    function: Function
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def native(self) -> Any:
+        """What torch makes of it."""
+        return self.function(*self.args, **self.kwargs)
+
+    def get(self, position: int, name: str, default: Any = None) -> Any:
+        """An argument, by position or by name."""
+        return self.args[position] if len(self.args) > position else self.kwargs.get(name, default)
+
+    def changed(self, change: Callable[[Tensor], Tensor]) -> Call:
+        """The same call with every dependent tensor changed."""
+        args = tuple(_mapped(value, change) for value in self.args)
+        return Call(self.operation, self.function, args, {k: _mapped(v, change) for k, v in self.kwargs.items()})
+
+    def dependents(self) -> Iterator[Tensor]:
+        """The tensors among the arguments that depend on what is explained."""
+        yield from _dependents((*self.args, *self.kwargs.values()))
+
+
+@dataclass(slots=True)
+class Image:
+    """A tensor that is a pointwise function f of another one, `root`; `at_zero` is f(0)."""
+
+    root: Tensor
+    at_zero: float
+
+
+@dataclass(slots=True)
+class Lookup:
+    """A tensor where relevance ends: `leaf` collects the gradient, the model computes with a copy."""
+
+    leaf: Tensor
+    module: str
+    indices: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of the rule table: how relevance crosses one operation.
+
+    `apply(run, call)` gives the operation's result; `formula` and `leaks` say what it does in print. `always` rows
+    see calls without a dependent argument too.
+    """
+
+    apply: Callable[[Run, Call], Any]
+    formula: str
+    leaks: tuple[str, ...] = ()
+    always: bool = False
+
+
+class Run:
+    """Interprets calls by the rule table and collects sources, images and leaks for one forward pass."""
+
+    def __init__(self, settings: Settings, model: nn.Module | None, rows: dict[str, Row]) -> None:
+        self.settings = settings
+        self.ledger = Ledger()
+        self.lookups: list[Lookup] = []
+        self.images: Any = WeakTensorKeyDictionary()
+        self.detached: Any = WeakTensorKeyDictionary()
+        self.rows = rows
+        self.tape = Tape(self.interpret, model)
+        self._calls = 0
+
+    # ---- from call to row --------------------------------------------------------------------------------------
+
+    def interpret(self, operation: Operation, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What the tape calls for each operation."""
+        row = self.rows.get(operation.name)
+        args, depends = _constants_detached(args)
+        if kwargs:
+            values, also = _constants_detached(tuple(kwargs.values()))
+            kwargs, depends = dict(zip(kwargs, values, strict=True)), depends or also
+        if not depends and not (row is not None and row.always):
+            return function(*args, **kwargs)
+        if row is None and operation.composite is not None:
+            return self.tape.under(operation.composite, *args, **kwargs)
+        if row is AS_IS:
+            return function(*args, **kwargs)
+        call = Call(operation, function, args, kwargs)
+        if writes_in_place(operation, args, kwargs):
+            return self._in_place(row, call)
+        return self.apply(row, call)
+
+    def apply(self, row: Row | None, call: Call) -> Any:
+        """The result of one call under its row; without a row, torch's own under the leak meter."""
+        if row is not None:
+            return row.apply(self, call)
+        if self.settings.strict:
+            place = self.place(call)
+            raise UnruledOperationError(
+                f"`strict` allows only operations that have a rule; found `{place.operation}` in module "
+                f"{place.module or '(none)'!r}. Add a row for it, or leave `strict` out to meter what it loses."
+            )
+        return metered(self, call, "unruled")
+
+    def _in_place(self, row: Row | None, call: Call) -> Any:
+        """Compute beside, by the row, then write the result where the model expects it."""
+        written, *rest = call.args
+        kwargs = dict(call.kwargs)
+        flag = call.operation.in_place_argument
+        if flag is not None and len(call.args) > flag:
+            rest[flag - 1] = False
+        elif flag is not None:
+            kwargs["inplace"] = False
+        function = call.operation.out_of_place or call.function
+        result = self.apply(row, Call(call.operation, function, (written.clone(), *rest), kwargs))
+        return written.copy_(result)
+
+    # ---- what rows share ---------------------------------------------------------------------------------------
+
+    @property
+    def returns(self) -> bool:
+        """Are leaks handed back where they leaked?"""
+        return self.settings.leak == "return"
+
+    def place(self, call: Call) -> Place:
+        """Where the call stands; asked only by rows that have something to book."""
+        self._calls += 1
+        return Place(call.operation.name, self.tape.module(), self._calls)
+
+    def source(self, value: Tensor, indices: Tensor | None = None) -> Tensor:
+        """End relevance here: the model goes on with a copy of a new leaf."""
+        leaf = value.detach().clone().requires_grad_()
+        self.lookups.append(Lookup(leaf, self.tape.module(), indices))
+        return leaf.clone()
+
+    def image(self, tensor: Tensor) -> Image:
+        """What the tensor is a pointwise function of; itself if nothing else is known."""
+        return self.images.get(tensor) or Image(tensor, 0.0)  # type: ignore[no-any-return]
+
+    def cause_of(self, constant: object) -> str:
+        """Why a constant is one."""
+        return "detached" if isinstance(constant, Tensor) and constant in self.detached else "constant"
+
+
+def as_is(_: Run, call: Call) -> Any:
+    """Torch's own gradient is the rule."""
+    return call.native()
+
+
+AS_IS = Row(as_is, "homogeneous of degree one: the gradient is the rule")
+
+
+def dependent(value: object) -> bool:
+    """Does the value depend on what is explained?"""
+    return isinstance(value, Tensor) and value.requires_grad
+
+
+def _constants_detached(values: tuple[Any, ...]) -> tuple[tuple[Any, ...], bool]:
+    """The values with parameters (leaves that ask for gradients) detached, and whether a dependent one is left."""
+    depends, changed = False, None
+    for i, value in enumerate(values):
+        if isinstance(value, Tensor):
+            if not value.requires_grad:
+                continue
+            if value.grad_fn is not None:
+                depends = True
+                continue
+            new: Any = value.detach()
+        elif isinstance(value, (list, tuple)) and value:
+            items, also = _constants_detached(tuple(value))
+            depends = depends or also
+            if all(a is b for a, b in zip(items, value, strict=True)):
+                continue
+            new = list(items) if isinstance(value, list) else items
+        else:
+            continue
+        changed = changed if changed is not None else list(values)
+        changed[i] = new
+    return (values if changed is None else tuple(changed)), depends
+
+
+def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    if dependent(value):
+        return change(value)
+    if isinstance(value, (list, tuple)) and any(True for _ in _dependents(value)):
+        return type(value)([_mapped(item, change) for item in value])
+    return value
+
+
+def _dependents(values: Sequence[Any]) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            if value.requires_grad:
+                yield value
+        elif isinstance(value, (list, tuple)):
+            yield from _dependents(value)
+
+
+def tensors(result: Any) -> list[Tensor]:
+    """The tensors in a result that carry a gradient."""
+    return [t for t in _dependents((result,)) if isinstance(t, torch.Tensor)]

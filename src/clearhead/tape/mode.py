@@ -1,0 +1,63 @@
+"""The interception layer: sees every torch call of any model, in its own thread only, and is gone when its block ends."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from clearhead.tape.names import Function, Operation, resolve
+
+Interpreter = Callable[[Operation, Function, tuple[Any, ...], dict[str, Any]], Any]
+
+
+class Tape(TorchFunctionMode):
+    """Hands each torch call to `interpret(operation, function, args, kwargs)`; knows nothing of what it means.
+
+    >>> import torch
+    >>> seen = []
+    >>> def interpret(operation, function, args, kwargs):
+    ...     seen.append(operation.name)
+    ...     return function(*args, **kwargs)
+    >>> with Tape(interpret):
+    ...     y = torch.ones(2) * 3
+    >>> seen[-1]
+    'mul'
+    """
+
+    def __init__(self, interpret: Interpreter, model: nn.Module | None = None) -> None:
+        super().__init__()
+        self._interpret = interpret
+        self._paths = {} if model is None else {id(module): path for path, module in model.named_modules()}
+
+    def __torch_function__(
+        self, function: Function, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Called by torch, with this mode switched off for the time of the call."""
+        found = resolve(function)
+        if found.question:
+            return function(*args, **(kwargs or {}))
+        return self._interpret(found, function, args, kwargs or {})
+
+    def under(self, function: Function, *args: Any, **kwargs: Any) -> Any:
+        """Call a function whose own torch calls shall meet the tape again, from inside an interpreter."""
+        with self:
+            return function(*args, **kwargs)
+
+    def module(self) -> str:
+        """The path of the module whose `forward` is being executed, read off the stack: no hook is ever set.
+
+        Costs microseconds, so it is asked only where something is worth writing down.
+        """
+        frame = sys._getframe(1)
+        while frame is not None:
+            code = frame.f_code
+            if code.co_argcount and code.co_varnames[0] == "self":
+                path = self._paths.get(id(frame.f_locals.get("self")))
+                if path is not None:
+                    return path
+            frame = frame.f_back  # type: ignore[assignment]
+        return ""
