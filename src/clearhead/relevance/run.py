@@ -101,9 +101,9 @@ class Run:
             return function(*args, **kwargs)
         if row is None and operation.composite is not None:
             return self.tape.under(operation.composite, *args, **kwargs)
-        if row is AS_IS:
-            return function(*args, **kwargs)
         call = Call(operation, function, args, kwargs)
+        if row is AS_IS:
+            return self.unmetered(call)
         if writes_in_place(operation, args, kwargs):
             return self._in_place(row, call)
         return self.apply(row, call)
@@ -119,6 +119,14 @@ class Run:
                 f"{place.module or '(none)'!r}. Add a row for it, or leave `strict` out to meter what it loses."
             )
         return metered(self, call, "unruled")
+
+    def unmetered(self, call: Call) -> Any:
+        """An operation whose rule is torch's own gradient."""
+        return call.native()
+
+    def entering(self, x: Tensor) -> Tensor:
+        """What a row hands on in the place of a tensor that is no argument of its call."""
+        return x
 
     def _in_place(self, row: Row | None, call: Call) -> Any:
         """Compute beside, by the row, then write the result where the model expects it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,9 @@ from torch.autograd import Function
 from clearhead.relevance.ledger import Ledger, Place
 from clearhead.relevance.numerics import give_back
 from clearhead.relevance.run import Call, Row, Run
+
+
+Computed = Callable[[], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +37,10 @@ class Norm(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, y: Tensor, scale: Tensor, weight: Tensor | None, bias: Tensor | None, books: Books
+        ctx: Any, x: Tensor, compute: Computed, weight: Tensor | None, bias: Tensor | None, books: Books
     ) -> Tensor:
-        """Torch's own result; all tensors come with the normalised axes flattened into the last one."""
+        """Torch's own result, made in here; all tensors have the normalised axes flattened into the last one."""
+        y, scale = compute()
         ctx.save_for_backward(x if books.returns and bias is not None else None, scale, weight, bias)
         ctx.books = books
         return y
@@ -55,34 +60,50 @@ class Norm(Function):
                 books.ledger.book("norm bias", books.place, stranded)
                 leak = leak - stranded
             books.ledger.book("norm bias", books.place, leak, returned=books.returns)
-        return passed, None, None, None, None, None
+        return passed, None, None, None, None
 
 
-def _normalise(run: Run, call: Call, y: Tensor, scale: Tensor, bias: Tensor | None, *, centred: bool) -> Tensor:
+def _normalise(run: Run, call: Call, compute: Computed, bias: Tensor | None, *, centred: bool) -> Tensor:
+    """`compute` gives y and the scale; axes that are normalised together are flattened into one on the way."""
     x, shape, weight = call.get(0, "input"), call.get(1, "normalized_shape"), call.get(2, "weight")
-    axes = len(shape)
-    flat = [None if t is None else t.flatten(-axes) for t in (x, y, weight, bias)]
     books = Books(centred, run.returns, run.ledger, run.place(call))
-    result: Tensor = Norm.apply(flat[0], flat[1], scale.flatten(-axes), flat[2], flat[3], books)
-    return result.unflatten(-1, tuple(shape)) if axes > 1 else result
+    axes = len(shape)
+    if axes == 1:
+        return Norm.apply(x, compute, weight, bias, books)  # type: ignore[no-any-return]
+    weight, bias = (None if t is None else t.flatten() for t in (weight, bias))
+
+    def flat() -> tuple[Tensor, Tensor]:
+        y, scale = compute()
+        return y.flatten(-axes), scale.flatten(-axes)
+
+    result: Tensor = Norm.apply(x.flatten(-axes), flat, weight, bias, books)
+    return result.unflatten(-1, tuple(shape))
 
 
 def layer_norm(run: Run, call: Call) -> Tensor:
     """`F.layer_norm(x, shape, weight, bias, eps)`."""
     x, shape, weight, bias = (call.get(i, n) for i, n in enumerate(("input", "normalized_shape", "weight", "bias")))
     eps = call.get(4, "eps", 1e-5)
-    y, _, scale = torch.native_layer_norm(x.detach(), list(shape), weight, bias, eps)
-    return _normalise(run, call, y, scale.to(x.device), bias, centred=True)
+    held = x.detach()
+
+    def compute() -> tuple[Tensor, Tensor]:
+        y, _, scale = torch.native_layer_norm(held, list(shape), weight, bias, eps)
+        return y, scale
+
+    return _normalise(run, call, compute, bias, centred=True)
 
 
 def rms_norm(run: Run, call: Call) -> Tensor:
     """`F.rms_norm(x, shape, weight, eps)`."""
-    x, shape = call.get(0, "input").detach(), call.get(1, "normalized_shape")
-    eps = call.get(3, "eps")
-    wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    square = wide.square().mean(tuple(range(-len(shape), 0)), keepdim=True)
-    scale = torch.rsqrt(square + (torch.finfo(x.dtype).eps if eps is None else eps))
-    return _normalise(run, call, call.changed(Tensor.detach).native(), scale, None, centred=False)
+    held, shape, eps = call.changed(Tensor.detach), call.get(1, "normalized_shape"), call.get(3, "eps")
+
+    def compute() -> tuple[Tensor, Tensor]:
+        x: Tensor = held.get(0, "input")
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        square = wide.square().mean(tuple(range(-len(shape), 0)), keepdim=True)
+        return held.native(), torch.rsqrt(square + (torch.finfo(x.dtype).eps if eps is None else eps))
+
+    return _normalise(run, call, compute, None, centred=False)
 
 
 def constant(_: Run, call: Call) -> Any:

@@ -19,14 +19,15 @@ from clearhead.relevance.rules.norms import constant
 class Identity(Function):
     r"""$y = f(x)$ with $f(0) = 0$ as a line through the origin: $G_x = G_y\, f(x)/x$, hence $R_x = R_y$.
 
-    `compute` makes y again on the way back, so that only x is kept; without it y is kept. Achtibat et al. 2024,
+    `compute` makes y from x, and again on the way back unless y is kept. Achtibat et al. 2024,
     "AttnLRP", section 3.2 (identity rule).
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, compute: Callable[[Tensor], Tensor] | None, at_zero: float) -> Tensor:
-        """Torch's own result."""
-        ctx.save_for_backward(x, None if compute else y)
+    def forward(ctx: Any, x: Tensor, compute: Callable[[Tensor], Tensor], keep: bool, at_zero: float) -> Tensor:
+        """Torch's own result, made in here: an input handed out again would count as a view of itself."""
+        y = compute(x)
+        ctx.save_for_backward(x, y if keep else None)
         ctx.compute, ctx.at_zero = compute, at_zero
         return y
 
@@ -48,7 +49,7 @@ def identity(at_zero: float) -> Callable[[Run, Call], Tensor]:
         def compute(value: Tensor) -> Tensor:
             return call.function(value, *rest, **kwargs)  # type: ignore[no-any-return]
 
-        result: Tensor = Identity.apply(x, compute(x.detach()), compute, at_zero)
+        result: Tensor = Identity.apply(x, compute, False, at_zero)
         return mark(run, call, result)
 
     return apply
@@ -64,7 +65,7 @@ def power(run: Run, call: Call) -> Any:
 
 def clamp(run: Run, call: Call) -> Any:
     """Pointwise if 0 lies within the bounds; else what the bounds add is metered."""
-    low, high = call.get(1, "min"), call.get(2, "max")
+    low, high = (None, call.get(1, "max")) if call.operation.name == "clamp_max" else (call.get(1, "min"), call.get(2, "max"))
     numbers = all(bound is None or isinstance(bound, (int, float)) for bound in (low, high))
     if numbers and (low is None or low <= 0) and (high is None or high >= 0):
         return identity(1.0)(run, call)
@@ -105,7 +106,8 @@ def one_function(run: Run, call: Call, factors: list[Tensor]) -> Tensor | None:
     root = images[0].root
     if any(image.root is not root for image in images) or math.prod(image.at_zero for image in images) != 0:
         return None
-    result: Tensor = Identity.apply(root, call.changed(Tensor.detach).native(), None, 0.0)
+    held = call.changed(Tensor.detach)
+    result: Tensor = Identity.apply(run.entering(root), lambda _: held.native(), True, 0.0)
     return mark(run, call, result)
 
 

@@ -32,11 +32,11 @@ class Shift(Function):
     r"""$y = kx + c$ with a constant c: $G_x = kG_y$, and $\sum c\,G_y$ leaks; returned to x in its row when asked."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, books: Books) -> Tensor:
-        """Torch's own result."""
+    def forward(ctx: Any, x: Tensor, call: Call, books: Books) -> Tensor:
+        """Torch's own result, made in here: an input handed out again would count as a view of itself."""
         ctx.save_for_backward(x if books.returns else None)
         ctx.books = books
-        return y
+        return call.native()  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
@@ -58,13 +58,13 @@ class Shift(Function):
 
 def _shift(run: Run, call: Call, x: Tensor, factor: float, constant: Any) -> Tensor:
     """One dependent term and a constant one."""
-    y: Tensor = call.changed(Tensor.detach).native()
     if isinstance(constant, Tensor):
-        held = constant.to(y)
+        held, dtype = constant, torch.promote_types(x.dtype, constant.dtype) if constant.dim() else x.dtype
+        x = x.to(dtype).expand(torch.broadcast_shapes(x.shape, constant.shape))
     else:
-        held = torch.full((), float(constant), dtype=y.dtype, device=y.device)
+        held = torch.full((), float(constant), dtype=x.dtype, device=x.device)
     books = Books(factor, held, run.cause_of(constant), run.returns, run.ledger, run.place(call))
-    return mark(run, call, Shift.apply(x.to(y.dtype).expand(y.shape), y, books))
+    return mark(run, call, Shift.apply(x, call.changed(Tensor.detach), books))
 
 
 def add(run: Run, call: Call) -> Any:
@@ -100,7 +100,8 @@ def mul(run: Run, call: Call) -> Any:
     """`x * other`: a constant passes; images of one tensor are one function; two dependents get half each."""
     x, other = call.get(0, "input"), call.get(1, "other")
     if dependent(x) and dependent(other):
-        return one_function(run, call, [x, other]) or bilinear(run, call)
+        whole = one_function(run, call, [x, other])
+        return bilinear(run, call) if whole is None else whole
     return mark(run, call, call.native())
 
 

@@ -1,0 +1,155 @@
+"""The second look: every operation under the leak meter, to name the one whose books do not balance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from clearhead.config import Settings
+from clearhead.relevance.ledger import Ledger, Place
+from clearhead.relevance.meter import Tap, tapped
+from clearhead.relevance.numerics import dot
+from clearhead.relevance.run import AS_IS, Call, Image, Row, Run, tensors
+from clearhead.relevance.table import ROWS
+
+
+@dataclass(frozen=True, slots=True)
+class Imbalance:
+    """Relevance that an operation lost without writing it down: a mistake in its rule."""
+
+    operation: str
+    module: str
+    relevance: float
+
+
+class Audit(Run):
+    """A run that meters each call around its row, and notes where values or relevance first stop being finite.
+
+    Slower than a plain run by the copies it makes; used only when a plain run's books do not balance.
+    """
+
+    def __init__(self, settings: Settings, model: nn.Module | None, rows: dict[str, Row] = ROWS) -> None:
+        super().__init__(settings, model, rows)
+        self.measured = Ledger()
+        self.first_value: str | None = None
+        self.first_relevance: str | None = None
+        self._stack: list[Place] = []
+        self._parents: dict[int, int | None] = {}
+        self._places: dict[int, Place] = {}
+
+    # ---- metering ----------------------------------------------------------------------------------------------
+
+    def interpret(self, operation: Any, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """As a plain run does, and a look at what came out."""
+        result = super().interpret(operation, function, args, kwargs)
+        if self.first_value is None and not self._stack:
+            self._look(operation.name, result)
+        return result
+
+    def apply(self, row: Row | None, call: Call) -> Any:
+        """The row's result with a tap on everything that enters and leaves it."""
+        with self._within(call) as place:
+            entered = call.changed(self.entering)
+            return self._left(super().apply(row, entered), place)
+
+    def unmetered(self, call: Call) -> Any:
+        """An operation that leaves the gradient to torch: metered as well, unless it hands out a view."""
+        result = call.native()
+        shared = {x.untyped_storage().data_ptr() for x in call.dependents()}
+        if call.operation.in_place or any(t.untyped_storage().data_ptr() in shared for t in tensors(result)):
+            return result
+        return self.apply(AS_IS, call)
+
+    def entering(self, x: Tensor) -> Tensor:
+        """A copy that books what relevance leaves the current call through it, and is the same image."""
+        place, image = self._stack[-1], self.image(x)
+
+        def leaves(value: Tensor, gradient: Tensor) -> None:
+            self.measured.book("measured", place, -dot(value, gradient))
+
+        copy: Tensor = Tap.apply(x, leaves)
+        self.images[copy] = image
+        return copy
+
+    def source(self, value: Tensor, indices: Tensor | None = None) -> Tensor:
+        """What a lookup hands out is not lost: it arrived at a source."""
+        result = super().source(value, indices)
+        return self.entering(result) if self._stack else result
+
+    def _left(self, result: Any, place: Place) -> Any:
+        def arrives(value: Tensor, gradient: Tensor) -> None:
+            if self.first_relevance is None and not bool(torch.isfinite(gradient).all()):
+                self.first_relevance = f"`{place.operation}` in module {place.module!r}"
+            self.measured.book("measured", place, dot(value, gradient))
+
+        copy = tapped(result, arrives)
+        if isinstance(copy, Tensor) and isinstance(result, Tensor) and result in self.images:
+            known: Image = self.images[result]
+            self.images[copy] = known if known.root is not result else Image(copy, 0.0)
+        return copy
+
+    # ---- places ------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _within(self, call: Call) -> Iterator[Place]:
+        place = super().place(call)
+        self._parents[place.call] = self._stack[-1].call if self._stack else None
+        self._places[place.call] = place
+        self._stack.append(place)
+        try:
+            yield place
+        finally:
+            self._stack.pop()
+
+    def place(self, call: Call) -> Place:
+        """What a row books belongs to the call that is being metered."""
+        return self._stack[-1] if self._stack else super().place(call)
+
+    def imbalances(self) -> list[Imbalance]:
+        """What each call measured less what it and its parts wrote down, largest first."""
+        measured, booked = self.measured.by_call(), self.ledger.by_call()
+        open_: dict[int, float] = {n: measured.get(n, 0.0) for n in self._places}
+        for n, amount in booked.items():
+            ancestor: int | None = n
+            while ancestor is not None:
+                open_[ancestor] = open_.get(ancestor, 0.0) - amount
+                ancestor = self._parents.get(ancestor)
+        own = dict(open_)
+        for n, parent in self._parents.items():
+            if parent is not None:
+                own[parent] -= open_[n]
+        found = [Imbalance(self._places[n].operation, self._places[n].module, v) for n, v in own.items()]
+        return sorted(found, key=lambda i: -abs(i.relevance))
+
+    def _look(self, name: str, result: Any) -> None:
+        for value in result if isinstance(result, (list, tuple)) else (result,):
+            if isinstance(value, Tensor) and value.is_floating_point() and value.numel():
+                bad = torch.isnan(value).any() or torch.isposinf(value).any()
+                if bool(bad):
+                    self.first_value = f"`{name}` in module {self.tape.module()!r}"
+                    return
+
+
+def run_audit(
+    function: Callable[..., Tensor], inputs: Sequence[Tensor], settings: Settings, *, model: nn.Module | None = None
+) -> Audit:
+    """Explain `function(*inputs)` once more under audit."""
+    audit = Audit(settings, model)
+    with torch.inference_mode(False), torch.enable_grad():
+        value = audit.tape.under(function, *[audit.source(x) for x in inputs])
+        leaves = [lookup.leaf for lookup in audit.lookups]
+        if value.requires_grad and leaves:
+            torch.autograd.grad(value.reshape(()), leaves, allow_unused=True)
+    return audit
+
+
+def audit(
+    function: Callable[..., Tensor], inputs: Sequence[Tensor], settings: Settings, *, model: nn.Module | None = None
+) -> list[Imbalance]:
+    """Every call whose measured leak differs from what its row wrote down, largest first."""
+    return run_audit(function, inputs, settings, model=model).imbalances()
