@@ -32,6 +32,9 @@ _QUESTIONS = frozenset(
 )
 
 
+_VIEWS = frozenset({"T", "mT", "H", "mH", "real", "imag"})  # attributes that are operations all the same
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
     """What a function object means: its name, whether it writes in place, and how it is taken apart or made pure."""
@@ -77,7 +80,8 @@ def _describe(function: Function) -> Operation:
     raw = getattr(function, "__name__", type(function).__name__)
     if raw == "__get__":
         owner = getattr(function, "__self__", None)
-        return Operation(getattr(owner, "__name__", raw), question=True)
+        name = getattr(owner, "__name__", raw)
+        return Operation(name, question=name not in _VIEWS)
     name, in_place = _canonical(raw)
     return Operation(
         name,

@@ -1,0 +1,159 @@
+"""The method `lrp`: a question in, a map with its books out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from clearhead.config import Settings
+from clearhead.errors import ClearheadError, ModelError, NonFiniteError
+from clearhead.maps import LedgerEntry, RelevanceMap, Target
+from clearhead.question import Pass, Question
+from clearhead.relevance.audit import Audit
+from clearhead.relevance.engine import Propagation, Recording, Source
+from clearhead.relevance.run import Run
+
+RESIDUAL_LIMIT = 1e-5
+
+
+def lrp(question: Question, settings: Settings) -> RelevanceMap:
+    r"""Layer-wise relevance propagation as a modified gradient: $R_i = \sum_d x_{id}\, G_{id}$ over the sources of unit i.
+
+    Raises NonFiniteError naming the first module where NaN or infinity appeared, ModelError if the model fails or
+    no gradient reaches the input. Bach et al. 2015, "On Pixel-Wise Explanations"; Achtibat et al. 2024, "AttnLRP".
+    """
+    with question.evaluated() as notes:
+        recording = Recording(settings, question.model)
+        target, value, counts = _forward(recording, question)
+        _require_finite(value, question, settings)
+        propagation = recording.explain(value)
+        relevance, strays = _by_unit(propagation, question, counts)
+        if not np.isfinite(relevance).all():
+            raise _not_finite("relevance", _audited(question, settings).first_relevance)
+        found = RelevanceMap(
+            method="lrp",
+            model=question.name,
+            task=question.task,
+            target=target,
+            value=propagation.value,
+            units=question.units,
+            relevance=relevance,
+            ledger=(*propagation.ledger, *strays),
+            texts=question.texts,
+            warnings=(*question.warnings, *notes),
+            recipe=question.recipe,
+        )
+        return _with_residual_named(found, question, settings)
+
+
+def _forward(recording: Recording | _Watched, question: Question) -> tuple[Target, Tensor, list[int]]:
+    """Make every pass under the tape; `counts` are the numbers of sources seen after each."""
+    outputs, counts = [], []
+    for part in question.passes:
+        tensors = dict(part.tensors)
+        for name in part.explained:
+            tensors[name] = recording.source(tensors[name])
+        outputs.append(_called(recording, question, tensors))
+        counts.append(len(recording.lookups))
+    target, value = recording.watched(question.ask, outputs)
+    return target, value, counts
+
+
+def _called(recording: Recording | _Watched, question: Question, tensors: dict[str, Any]) -> Any:
+    try:
+        return recording.watched(question.model, **tensors)
+    except ClearheadError:
+        raise
+    except Exception as error:
+        shapes = {name: tuple(t.shape) if isinstance(t, Tensor) else t for name, t in tensors.items()}
+        raise ModelError(f"The model failed on this input {shapes}: {type(error).__name__}: {error}") from error
+
+
+def _by_unit(
+    propagation: Propagation, question: Question, counts: list[int]
+) -> tuple[NDArray[np.float64], tuple[LedgerEntry, ...]]:
+    """The relevance of each unit, and entries for sources that belong to no unit."""
+    parts, strays, start = [], [], 0
+    for part, end in zip(question.passes, counts, strict=True):
+        summed = torch.zeros(len(part.units), dtype=torch.float64)
+        for position, source in enumerate(propagation.sources[start:end]):
+            rows = _rows(source, part, explained=position < len(part.explained))
+            if rows is not None:
+                summed += rows.cpu()
+            elif bool(lost := source.relevance.sum()):
+                strays.append(_stray(source, float(lost)))
+        parts.append(summed.numpy())
+        start = end
+    return np.concatenate(parts), tuple(strays)
+
+
+def _rows(source: Source, part: Pass, *, explained: bool) -> Tensor | None:
+    """The relevance of a source along its axis of units; None if it has no such axis."""
+    relevance, axis = source.relevance, 1
+    if not explained:
+        axis = relevance.dim() - 2
+    if axis < 0 or relevance.shape[axis] != len(part.units):
+        return None
+    if not explained and any(size != 1 for size in relevance.shape[:axis]):
+        return None
+    return relevance.movedim(axis, 0).flatten(1).sum(1)
+
+
+def _stray(source: Source, lost: float) -> LedgerEntry:
+    return LedgerEntry(cause="constant", module=source.module, operation="embedding", relevance=lost, returned=False)
+
+
+# ---- when something is wrong: look again, slowly -------------------------------------------------------------------
+
+
+class _Watched:
+    """What `_forward` needs of a recording, over an audit."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self.source = run.source
+        self.lookups = run.lookups
+
+    def watched(self, function: Any, *args: Any, **kwargs: Any) -> Any:
+        with torch.inference_mode(False), torch.enable_grad():
+            return self._run.tape.under(function, *args, **kwargs)
+
+
+def _audited(question: Question, settings: Settings) -> Audit:
+    audit = Audit(settings, question.model)
+    with torch.inference_mode(False), torch.enable_grad():
+        _, value, _ = _forward(_Watched(audit), question)
+        leaves = [lookup.leaf for lookup in audit.lookups]
+        if value.requires_grad and leaves:
+            torch.autograd.grad(value.reshape(()), leaves, allow_unused=True)
+    return audit
+
+
+def _require_finite(value: Tensor, question: Question, settings: Settings) -> None:
+    if not bool(torch.isfinite(value.detach()).all()):
+        raise _not_finite("value", _audited(question, settings).first_value)
+
+
+def _not_finite(what: str, where: str | None) -> NonFiniteError:
+    place = f"it appeared first in {where}" if where else "no single operation could be named"
+    return NonFiniteError(
+        f"The explained {what} must be finite; found NaN or infinity, and {place}. Check the weights, or load the "
+        "model in a wider float type (dtype='float32')."
+    )
+
+
+def _with_residual_named(found: RelevanceMap, question: Question, settings: Settings) -> RelevanceMap:
+    """A bug in a rule shows as a residual: say so, and which operation it is."""
+    open_ = abs(found.value - found.base_value - found.relevance.sum() - found.sinks)
+    if open_ <= max(RESIDUAL_LIMIT * abs(found.value), found.rounding_floor):
+        return found
+    worst = next(iter(_audited(question, settings).imbalances()), None)
+    named = f"; most of it is lost in `{worst.operation}` of module {worst.module!r}" if worst else ""
+    note = f"The books do not balance: {open_:.2e} of {found.value:.4g} is unaccounted for{named}. Please report this."
+    return replace(found, warnings=(*found.warnings, note))
+

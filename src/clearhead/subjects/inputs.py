@@ -1,0 +1,118 @@
+"""Inputs to units: texts become tokens with offsets, tensors become positions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clearhead.errors import ModelError, UsageError
+from clearhead.maps import Unit
+from clearhead.question import Pass
+
+FAR = 1_000_000  # tokenizers without a limit say 1e30
+
+
+def longest(tokenizer: Any, config: Any) -> int | None:
+    """How many tokens the model takes, as far as its tokenizer and config say."""
+    limits = [getattr(tokenizer, "model_max_length", None), getattr(config, "max_position_embeddings", None)]
+    known = [int(limit) for limit in limits if isinstance(limit, (int, float)) and 0 < limit < FAR]
+    return min(known, default=None)
+
+
+def text_pass(
+    tokenizer: Any, texts: Mapping[str, str], *, limit: int | None, truncate: bool, device: torch.device, first: int = 0
+) -> tuple[Pass, list[str]]:
+    """One pass over one text, or over two that the tokenizer joins; `texts` is keyed by stream.
+
+    Raises UsageError for an empty text, and for one that is too long unless `truncate`.
+    """
+    for stream, text in texts.items():
+        if not isinstance(text, str):
+            raise UsageError(f"A text must be a string; found {type(text).__name__} as {stream}.")
+        if not text.strip():
+            raise UsageError(f"A text needs at least one visible character; the {stream} text is empty.")
+    encoded = tokenizer(*texts.values(), **_options(tokenizer, truncation=False))
+    notes = []
+    count = len(encoded["input_ids"])
+    if limit is not None and count > limit:
+        if not truncate:
+            raise UsageError(
+                f"The model takes at most {limit} tokens; this text has {count}. Shorten it, or cut it with "
+                "truncate=True (--truncate)."
+            )
+        encoded = tokenizer(*texts.values(), **_options(tokenizer, truncation=True, max_length=limit))
+        notes.append(_cut(encoded, texts, count, limit))
+    units = _units(tokenizer, encoded, texts, first)
+    tensors = {
+        name: torch.tensor([values], device=device)
+        for name, values in encoded.items()
+        if name in ("input_ids", "attention_mask", "token_type_ids")
+    }
+    return Pass(tensors=tensors, units=units), notes
+
+
+def _options(tokenizer: Any, **options: Any) -> dict[str, Any]:
+    fast = bool(getattr(tokenizer, "is_fast", False))
+    return {**options, "return_special_tokens_mask": True, "return_offsets_mapping": fast, "verbose": False}
+
+
+def _units(tokenizer: Any, encoded: Any, texts: Mapping[str, str], first: int) -> tuple[Unit, ...]:
+    """A unit per token: its text is what it covers, its stream the text it comes from."""
+    ids, special = encoded["input_ids"], encoded["special_tokens_mask"]
+    names = tokenizer.convert_ids_to_tokens(ids)
+    spans = encoded.get("offset_mapping") or [None] * len(ids)
+    fast = bool(getattr(tokenizer, "is_fast", False))
+    words = encoded.word_ids(0) if fast else [None] * len(ids)
+    sequence = encoded.sequence_ids(0) if fast else [0] * len(ids)
+    streams, side, units = list(texts), 0, []
+    for i, name in enumerate(names):
+        side = sequence[i] if sequence[i] is not None else side
+        start, end = spans[i] if spans[i] is not None else (None, None)
+        covered = "" if start is None or special[i] else texts[streams[side]][start:end]
+        units.append(
+            Unit(
+                index=first + i,
+                text=covered if covered.strip() else str(name),
+                stream=streams[side],
+                special=bool(special[i]),
+                start=start,
+                end=end,
+                word=None if special[i] else words[i],
+            )
+        )
+    return tuple(units)
+
+
+def _cut(encoded: Any, texts: Mapping[str, str], count: int, limit: int) -> str:
+    spans = encoded.get("offset_mapping")
+    text = list(texts.values())[-1]
+    sides = encoded.sequence_ids(0) if spans else []
+    kept = max((end for (_, end), side in zip(spans or [], sides, strict=True) if side == len(texts) - 1), default=0)
+    what = f": from character {kept} on, {text[kept : kept + 40].strip()!r}..." if kept else ""
+    return f"The text was cut from {count} to {limit} tokens{what}"
+
+
+def tensor_pass(tensors: Mapping[str, Any], device: torch.device) -> Pass:
+    """One pass over tensors as the model takes them; units are named by position.
+
+    Ids are explained through their embeddings, float tensors [1, units, ...] directly. Raises UsageError for
+    anything that is not a batch of one, ModelError if there is nothing to explain.
+    """
+    moved = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in tensors.items()}
+    batched = {name: t for name, t in moved.items() if isinstance(t, Tensor) and t.dim() > 1}
+    for name, tensor in batched.items():
+        if tensor.shape[0] != 1:
+            raise UsageError(f"Tensors are explained one at a time; `{name}` has shape {tuple(tensor.shape)}. Slice it.")
+    floats = tuple(name for name, t in batched.items() if t.is_floating_point() and "mask" not in name)
+    ids = [t for name, t in batched.items() if not t.is_floating_point() and "mask" not in name and t.dim() == 2]
+    leading = [moved[name] for name in floats] or ids
+    if not leading or not leading[0].shape[1]:
+        raise ModelError(
+            f"There must be ids [1, T] or a float tensor [1, T, ...] to explain; found "
+            f"{ {name: tuple(t.shape) if isinstance(t, Tensor) else type(t).__name__ for name, t in moved.items()} }."
+        )
+    units = tuple(Unit(index=i, text=str(i)) for i in range(leading[0].shape[1]))
+    return Pass(tensors=moved, units=units, explained=floats)

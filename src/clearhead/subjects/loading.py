@@ -1,0 +1,130 @@
+"""Models and their processors, from a folder or a hub id: safetensors only, remote code only when asked for."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from torch import nn
+
+from clearhead.errors import ModelError, choice
+
+Task = Literal["text-classification", "sentence-similarity"]
+Pooling = Literal["mean", "cls"]
+_HEADS = {"ForSequenceClassification": "text-classification"}  # by the suffix of the model's class
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Loaded:
+    """A model as it came from its folder."""
+
+    model: nn.Module
+    processor: Any
+    name: str
+    task: str
+    pooling: str
+    warnings: tuple[str, ...] = ()
+
+
+def load(path: str | Path, *, task: str | None, pooling: str | None, trust_remote_code: bool, dtype: Any) -> Loaded:
+    """The model and tokenizer in `path`, or behind a hub id. Raises ModelError, or UsageError for an unknown task."""
+    from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+
+    name = str(path)
+    _inspect(name)
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    try:
+        config = AutoConfig.from_pretrained(name, **options)
+        task = check_task(task) or _task(tuple(config.architectures or ()))
+        kind = AutoModelForSequenceClassification if task == "text-classification" else AutoModel
+        more = {"dtype": dtype} if dtype is not None else {}
+        model, report = kind.from_pretrained(name, use_safetensors=True, output_loading_info=True, **options, **more)
+        processor = AutoTokenizer.from_pretrained(name, **options)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(f"The model {name!r} cannot be loaded: {_first_lines(error)}") from error
+    except Exception as error:  # a damaged weight file raises types of its own
+        raise ModelError(f"The model {name!r} cannot be read ({type(error).__name__}): {_first_lines(error)}") from error
+    return Loaded(
+        model=model.eval(),
+        processor=processor,
+        name=name,
+        task=task,
+        pooling=check_pooling(pooling) or _pooling(name),
+        warnings=_missing(report.get("missing_keys", ())),
+    )
+
+
+def check_task(task: str | None) -> str | None:
+    """The task itself, if there is one of that name. Raises UsageError."""
+    if task is not None and task not in get_args(Task):
+        raise choice("task", task, get_args(Task))
+    return task
+
+
+def check_pooling(pooling: str | None) -> str | None:
+    """The pooling itself, if there is one of that name. Raises UsageError."""
+    if pooling is not None and pooling not in get_args(Pooling):
+        raise choice("pooling", pooling, get_args(Pooling))
+    return pooling
+
+
+def task_of(model: nn.Module) -> str:
+    """The task that the name of a model's class tells. Raises ModelError if it has a head that is not known."""
+    return _task((type(model).__name__,))
+
+
+def _task(architectures: tuple[str, ...]) -> str:
+    for architecture in architectures:
+        for suffix, task in _HEADS.items():
+            if architecture.endswith(suffix):
+                return task
+        if "For" in architecture or "LMHead" in architecture:
+            raise ModelError(
+                f"Texts can be explained for {', '.join(get_args(Task))}; {architecture} does something else. Choose "
+                "with task=..., or pass tensors and a target function."
+            )
+    return "sentence-similarity"
+
+
+def _inspect(name: str) -> None:
+    """Say what is wrong with a local folder before a library guesses."""
+    folder = Path(name)
+    looks_local = folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1
+    if not folder.exists():
+        if looks_local:
+            raise ModelError(f"A model is a folder or a hub id; there is no folder {name!r}.")
+        return
+    if not folder.is_dir():
+        raise ModelError(f"A model is a folder or a hub id; {name!r} is a file.")
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"A model folder holds a config.json; {name!r} has none.")
+    if not any(folder.glob("*.safetensors")):
+        others = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".h5", ".msgpack"))
+        found = f"only {', '.join(others)}" if others else "no weights"
+        raise ModelError(
+            f"Weights must be safetensors (other formats can run code when opened); {name!r} holds {found}. Convert "
+            "them with model.save_pretrained(folder)."
+        )
+
+
+def _pooling(name: str) -> str:
+    """What a sentence-embedding folder says about its pooling; the mean if it says nothing."""
+    try:
+        said = json.loads((Path(name) / "1_Pooling" / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return "mean"
+    return "cls" if said.get("pooling_mode_cls_token") else "mean"
+
+
+def _missing(keys: Any) -> tuple[str, ...]:
+    keys = sorted(keys)
+    if not keys:
+        return ()
+    shown = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
+    return (f"Weights missing from the folder were made up at random: {shown}. Anything they touch means nothing.",)
+
+
+def _first_lines(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
