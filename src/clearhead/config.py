@@ -36,8 +36,12 @@ class Settings:
     preset: Preset = _setting("default", "a named set of rule, epsilon, attention and leak")
     rule: Rule = _setting("epsilon", "rule of linear layers: `epsilon` absorbs weak evidence, `0` passes everything on")
     epsilon: float = _setting(0.01, "stabiliser of the epsilon rule, in the unit of a layer's output")
-    attention: Attention = _setting("cp", "`cp`: weights are constants, all through the values; `attnlrp`: half through the weights")
-    leak: Leak = _setting("return", "`return` hands lost relevance back to the operation's own input; `record` only books it")
+    attention: Attention = _setting(
+        "cp", "`cp`: weights are constants, all through the values; `attnlrp`: half through the weights"
+    )
+    leak: Leak = _setting(
+        "return", "`return` hands lost relevance back to the operation's own input; `record` only books it"
+    )
     threshold: float = _setting(1e-4, "largest conservation error that passes")
     strict: bool = _setting(False, "refuse operations that have no rule instead of metering what they lose")
     truncate: bool = _setting(False, "cut texts longer than the model's maximum instead of refusing them")
@@ -56,7 +60,10 @@ class Settings:
 
         Raises UsageError for an unknown name (and names the nearest) or value.
         """
-        layers = {f"file {file}": read(file) if file else {}, "given": {k: v for k, v in given.items() if v is not None}}
+        layers = {
+            f"file {file}": read(file) if file else {},
+            "given": {k: v for k, v in given.items() if v is not None},
+        }
         for name in (name for layer in layers.values() for name in layer):
             if name not in _NAMES:
                 raise UsageError(f"There is no setting {name!r}; there are {', '.join(_NAMES)}.{suggest(name, _NAMES)}")
@@ -82,7 +89,8 @@ def meanings() -> dict[str, str]:
     hints = get_type_hints(Settings)
     words = {n: get_args(h) if get_origin(h) is Literal else () for n, h in hints.items()}
     return {
-        f.name: f.metadata["meaning"] + (f" ({', '.join(words[f.name])})" if words[f.name] else "") for f in fields(Settings)
+        f.name: f.metadata["meaning"] + (f" ({', '.join(words[f.name])})" if words[f.name] else "")
+        for f in fields(Settings)
     }
 
 

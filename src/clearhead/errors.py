@@ -31,7 +31,7 @@ class OutputError(ClearheadError):
 
 
 def suggest(word: str, options: Iterable[str]) -> str:
-    """" Did you mean 'rollout'?" for a near miss, else an empty string."""
+    """The end of a message, with a space before it: Did you mean 'rollout'? Empty if nothing is near."""
     near = difflib.get_close_matches(word, list(options), n=1, cutoff=0.5)
     return f" Did you mean {near[0]!r}?" if near else ""
 

@@ -81,8 +81,15 @@ class RelevanceMap:
 
     >>> from clearhead.maps import RelevanceMap, Target, Unit
     >>> units = (Unit(index=0, text="fine"), Unit(index=1, text="film"))
-    >>> m = RelevanceMap(method="lrp", model="toy", task="text-classification", units=units,
-    ...                  target=Target(kind="class", label="positive"), value=2.0, relevance=[1.5, 0.5])
+    >>> m = RelevanceMap(
+    ...     method="lrp",
+    ...     model="toy",
+    ...     task="text-classification",
+    ...     units=units,
+    ...     target=Target(kind="class", label="positive"),
+    ...     value=2.0,
+    ...     relevance=[1.5, 0.5],
+    ... )
     >>> m.conservation_error
     0.0
     """
@@ -207,7 +214,9 @@ class RelevanceMap:
     def from_dict(cls, data: Mapping[str, Any]) -> RelevanceMap:
         """The map that `to_dict` wrote; raises UsageError for another schema."""
         if data.get("schema") != SCHEMA:
-            raise UsageError(f"This version reads schema {SCHEMA}; found {data.get('schema')!r}. Explain again to renew it.")
+            raise UsageError(
+                f"This version reads schema {SCHEMA}; found {data.get('schema')!r}. Explain again to renew it."
+            )
         units = [dict(u) for u in data["units"]]
         relevance = np.array([u.pop("relevance") for u in units], dtype=np.float64)
         return cls(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from clearhead.config import Settings
+from clearhead.relevance.engine import replay
 from clearhead.relevance.ledger import Ledger, Place
 from clearhead.relevance.meter import Tap, tapped
 from clearhead.relevance.numerics import dot
@@ -135,21 +136,10 @@ class Audit(Run):
                     return
 
 
-def run_audit(
-    function: Callable[..., Tensor], inputs: Sequence[Tensor], settings: Settings, *, model: nn.Module | None = None
-) -> Audit:
-    """Explain `function(*inputs)` once more under audit."""
-    audit = Audit(settings, model)
-    with torch.inference_mode(False), torch.enable_grad():
-        value = audit.tape.under(function, *[audit.source(x) for x in inputs])
-        leaves = [lookup.leaf for lookup in audit.lookups]
-        if value.requires_grad and leaves:
-            torch.autograd.grad(value.reshape(()), leaves, allow_unused=True)
-    return audit
-
-
 def audit(
     function: Callable[..., Tensor], inputs: Sequence[Tensor], settings: Settings, *, model: nn.Module | None = None
 ) -> list[Imbalance]:
     """Every call whose measured leak differs from what its row wrote down, largest first."""
-    return run_audit(function, inputs, settings, model=model).imbalances()
+    run = Audit(settings, model)
+    replay(run, function, inputs)
+    return run.imbalances()

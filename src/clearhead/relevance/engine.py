@@ -46,8 +46,8 @@ class Recording:
     Nothing is left on the model: parameters take part as constants, and no hook is set.
     """
 
-    def __init__(self, settings: Settings, model: nn.Module | None = None) -> None:
-        self._run = Run(settings, model, ROWS)
+    def __init__(self, run: Run) -> None:
+        self._run = run
 
     def watched(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call `function` under the tape."""
@@ -102,6 +102,10 @@ def propagate(
     >>> p.value, p.sources[0].relevance.tolist()
     (2.0, [[6.0, -4.0]])
     """
-    recording = Recording(settings, model)
-    value = recording.watched(function, *[recording.source(x) for x in inputs])
-    return recording.explain(value)
+    return replay(Run(settings, model, ROWS), function, inputs)
+
+
+def replay(run: Run, function: Callable[..., Tensor], inputs: Sequence[Tensor]) -> Propagation:
+    """`propagate`, on a run of one's own."""
+    recording = Recording(run)
+    return recording.explain(recording.watched(function, *[recording.source(x) for x in inputs]))

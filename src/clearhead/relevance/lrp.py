@@ -17,18 +17,19 @@ from clearhead.question import Pass, Question
 from clearhead.relevance.audit import Audit
 from clearhead.relevance.engine import Propagation, Recording, Source
 from clearhead.relevance.run import Run
+from clearhead.relevance.table import ROWS
 
 RESIDUAL_LIMIT = 1e-5
 
 
 def lrp(question: Question, settings: Settings) -> RelevanceMap:
-    r"""Layer-wise relevance propagation as a modified gradient: $R_i = \sum_d x_{id}\, G_{id}$ over the sources of unit i.
+    r"""Layer-wise relevance propagation as a modified gradient: $R_i = \sum_d x_{id} G_{id}$ over the sources of i.
 
     Raises NonFiniteError naming the first module where NaN or infinity appeared, ModelError if the model fails or
     no gradient reaches the input. Bach et al. 2015, "On Pixel-Wise Explanations"; Achtibat et al. 2024, "AttnLRP".
     """
     with question.evaluated() as notes:
-        recording = Recording(settings, question.model)
+        recording = Recording(Run(settings, question.model, ROWS))
         target, value, counts = _forward(recording, question)
         _require_finite(value, question, settings)
         propagation = recording.explain(value)
@@ -51,7 +52,7 @@ def lrp(question: Question, settings: Settings) -> RelevanceMap:
         return _with_residual_named(found, question, settings)
 
 
-def _forward(recording: Recording | _Watched, question: Question) -> tuple[Target, Tensor, list[int]]:
+def _forward(recording: Recording, question: Question) -> tuple[Target, Tensor, list[int]]:
     """Make every pass under the tape; `counts` are the numbers of sources seen after each."""
     outputs, counts = [], []
     for part in question.passes:
@@ -64,7 +65,7 @@ def _forward(recording: Recording | _Watched, question: Question) -> tuple[Targe
     return target, value, counts
 
 
-def _called(recording: Recording | _Watched, question: Question, tensors: dict[str, Any]) -> Any:
+def _called(recording: Recording, question: Question, tensors: dict[str, Any]) -> Any:
     try:
         return recording.watched(question.model, **tensors)
     except ClearheadError:
@@ -111,26 +112,11 @@ def _stray(source: Source, lost: float) -> LedgerEntry:
 # ---- when something is wrong: look again, slowly -------------------------------------------------------------------
 
 
-class _Watched:
-    """What `_forward` needs of a recording, over an audit."""
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        self.source = run.source
-        self.lookups = run.lookups
-
-    def watched(self, function: Any, *args: Any, **kwargs: Any) -> Any:
-        with torch.inference_mode(False), torch.enable_grad():
-            return self._run.tape.under(function, *args, **kwargs)
-
-
 def _audited(question: Question, settings: Settings) -> Audit:
     audit = Audit(settings, question.model)
-    with torch.inference_mode(False), torch.enable_grad():
-        _, value, _ = _forward(_Watched(audit), question)
-        leaves = [lookup.leaf for lookup in audit.lookups]
-        if value.requires_grad and leaves:
-            torch.autograd.grad(value.reshape(()), leaves, allow_unused=True)
+    recording = Recording(audit)
+    _, value, _ = _forward(recording, question)
+    recording.explain(value)
     return audit
 
 
@@ -156,4 +142,3 @@ def _with_residual_named(found: RelevanceMap, question: Question, settings: Sett
     named = f"; most of it is lost in `{worst.operation}` of module {worst.module!r}" if worst else ""
     note = f"The books do not balance: {open_:.2e} of {found.value:.4g} is unaccounted for{named}. Please report this."
     return replace(found, warnings=(*found.warnings, note))
-

@@ -161,7 +161,7 @@ class Run:
 
     def image(self, tensor: Tensor) -> Image:
         """What the tensor is a pointwise function of; itself if nothing else is known."""
-        return self.images.get(tensor) or Image(tensor, 0.0)  # type: ignore[no-any-return]
+        return self.images.get(tensor) or Image(tensor, 0.0)
 
     def cause_of(self, constant: object) -> str:
         """Why a constant is one."""

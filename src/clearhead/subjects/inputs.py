@@ -105,7 +105,8 @@ def tensor_pass(tensors: Mapping[str, Any], device: torch.device) -> Pass:
     batched = {name: t for name, t in moved.items() if isinstance(t, Tensor) and t.dim() > 1}
     for name, tensor in batched.items():
         if tensor.shape[0] != 1:
-            raise UsageError(f"Tensors are explained one at a time; `{name}` has shape {tuple(tensor.shape)}. Slice it.")
+            shape = tuple(tensor.shape)
+            raise UsageError(f"Tensors are explained one at a time; `{name}` has shape {shape}. Slice it.")
     floats = tuple(name for name, t in batched.items() if t.is_floating_point() and "mask" not in name)
     ids = [t for name, t in batched.items() if not t.is_floating_point() and "mask" not in name and t.dim() == 2]
     leading = [moved[name] for name in floats] or ids

@@ -44,8 +44,9 @@ def load(path: str | Path, *, task: str | None, pooling: str | None, trust_remot
         processor = AutoTokenizer.from_pretrained(name, **options)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(f"The model {name!r} cannot be loaded: {_first_lines(error)}") from error
-    except Exception as error:  # a damaged weight file raises types of its own
-        raise ModelError(f"The model {name!r} cannot be read ({type(error).__name__}): {_first_lines(error)}") from error
+    except Exception as error:
+        kind_of = type(error).__name__
+        raise ModelError(f"The model {name!r} cannot be read ({kind_of}): {_first_lines(error)}") from error
     return Loaded(
         model=model.eval(),
         processor=processor,

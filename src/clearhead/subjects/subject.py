@@ -60,9 +60,9 @@ class Subject:
         self, texts: dict[str, str], target: Wanted, contrast: str | int | None, settings: Settings
     ) -> Question:
         if len(texts) != 2:
-            raise UsageError("Sentence similarity needs two texts; found one. Pass a pair (text, other), or --text-pair.")
+            raise UsageError("Sentence similarity needs two texts; found one. Pass (text, other), or --text-pair.")
         if target is not None or contrast is not None:
-            raise UsageError("Sentence similarity has one target, the cosine; `target` and `contrast` must be left out.")
+            raise UsageError("Sentence similarity has one target, the cosine; leave out `target` and `contrast`.")
         parts: list[Pass] = []
         notes: list[str] = []
         for stream, text in texts.items():

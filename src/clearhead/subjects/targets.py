@@ -63,9 +63,7 @@ def classes(wanted: str | int | None, contrast: str | int | None, labels: Mappin
             raise UsageError(f"`contrast` must differ from the target; both are {_label(chosen, labels)!r}.")
         if against is None:
             return Target(kind=kind, label=_label(chosen, labels), index=chosen), row[chosen]
-        target = Target(
-            kind="difference", label=_label(chosen, labels), index=chosen, contrast=_label(against, labels)
-        )
+        target = Target(kind="difference", label=_label(chosen, labels), index=chosen, contrast=_label(against, labels))
         return target, row[chosen] - row[against]
 
     return ask

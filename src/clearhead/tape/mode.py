@@ -1,4 +1,4 @@
-"""The interception layer: sees every torch call of any model, in its own thread only, and is gone when its block ends."""
+"""The interception layer: sees every torch call of any model, in its own thread, and is gone with its block."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Tape(TorchFunctionMode):
         while frame is not None:
             code = frame.f_code
             if code.co_argcount and code.co_varnames[0] == "self":
-                path = self._paths.get(id(frame.f_locals.get("self")))
+                path: str | None = self._paths.get(id(frame.f_locals.get("self")))
                 if path is not None:
                     return path
             frame = frame.f_back  # type: ignore[assignment]

@@ -38,7 +38,7 @@ class Linear(Function):
         ctx.save_for_backward(a if books.returns else None, weight_OI, bias_O)
         # The output is kept by hand: torch lets a model overwrite it, since its own backward pass has no need of it.
         ctx.z, ctx.version = (z.detach(), z._version) if books.epsilon else (None, 0)
-        ctx.again = (lambda: call.native()) if books.epsilon else None
+        ctx.again = call.native if books.epsilon else None
         return z  # type: ignore[no-any-return]
 
     @staticmethod
@@ -74,19 +74,19 @@ def propagate(run: Run, call: Call, a: Tensor, weight_OI: Tensor, bias_O: Tensor
     epsilon = settings.epsilon if settings.rule == "epsilon" else 0.0
     if not epsilon and bias_O is None:
         return call.native()  # type: ignore[no-any-return]
-    if not epsilon and not run.returns:
+    if not epsilon and bias_O is not None and not run.returns:
         return _with_bias_booked(run, call, bias_O)
     held = call.changed(Tensor.detach)
     return Linear.apply(a, held, weight_OI, bias_O, Books(epsilon, run.returns, run.ledger, run.place(call)))  # type: ignore[no-any-return]
 
 
-def _with_bias_booked(run: Run, call: Call, bias_O: Tensor | None) -> Tensor:
+def _with_bias_booked(run: Run, call: Call, bias_O: Tensor) -> Tensor:
     """Rule 0, recorded: torch's own gradient is the rule, and the bias takes its part."""
     z: Tensor = call.native()
     ledger, place = run.ledger, run.place(call)
 
     def seen(gradient: Tensor) -> None:
-        ledger.book("bias", place, gradient.flatten(0, -2).sum(0) * bias_O if gradient.dim() > 1 else gradient * bias_O)
+        ledger.book("bias", place, (gradient.flatten(0, -2).sum(0) if gradient.dim() > 1 else gradient) * bias_O)
 
     z.register_hook(seen)
     return z

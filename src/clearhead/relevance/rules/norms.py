@@ -14,7 +14,6 @@ from clearhead.relevance.ledger import Ledger, Place
 from clearhead.relevance.numerics import give_back
 from clearhead.relevance.run import Call, Row, Run
 
-
 Computed = Callable[[], tuple[Tensor, Tensor]]
 
 

@@ -12,8 +12,8 @@ from torch.autograd import Function
 
 from clearhead.relevance.meter import metered
 from clearhead.relevance.numerics import slope
-from clearhead.relevance.run import AS_IS, Call, Image, Row, Run, dependent
 from clearhead.relevance.rules.norms import constant
+from clearhead.relevance.run import AS_IS, Call, Image, Row, Run, dependent
 
 
 class Identity(Function):
@@ -65,7 +65,9 @@ def power(run: Run, call: Call) -> Any:
 
 def clamp(run: Run, call: Call) -> Any:
     """Pointwise if 0 lies within the bounds; else what the bounds add is metered."""
-    low, high = (None, call.get(1, "max")) if call.operation.name == "clamp_max" else (call.get(1, "min"), call.get(2, "max"))
+    low, high = (
+        (None, call.get(1, "max")) if call.operation.name == "clamp_max" else (call.get(1, "min"), call.get(2, "max"))
+    )
     numbers = all(bound is None or isinstance(bound, (int, float)) for bound in (low, high))
     if numbers and (low is None or low <= 0) and (high is None or high >= 0):
         return identity(1.0)(run, call)

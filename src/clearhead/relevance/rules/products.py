@@ -110,8 +110,8 @@ def div(run: Run, call: Call) -> Any:
     x, other = call.get(0, "input"), call.get(1, "other")
     if not dependent(other):
         return mark(run, call, call.native())
-    held = Call(call.operation, call.function, (x, other.detach()), {k: v for k, v in call.kwargs.items() if k != "other"})
-    return held.native()
+    kwargs = {name: value for name, value in call.kwargs.items() if name not in ("input", "other")}
+    return call.function(x, other.detach(), **kwargs)
 
 
 def detach(run: Run, call: Call) -> Tensor:

@@ -1,0 +1,65 @@
+# `make` lists what there is. Everything lives in .venv; nothing else on the machine is touched.
+
+PYTHON ?= python3
+WORKERS ?= 2
+PIP_ARGS ?=
+PYTEST_ARGS ?=
+BENCH_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+export HF_HUB_OFFLINE = 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint house bench clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*  ## /  make \1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
+	@echo "  variables: PYTHON=$(PYTHON) WORKERS=$(WORKERS) PIP_ARGS= PYTEST_ARGS= BENCH_ARGS="
+
+demo: $(VENV)/.demo  ## explain a handful of sentence pairs, in the terminal and as an HTML report
+	@$(BIN)/clearhead demo --out clearhead-demo.html
+
+test: lint  ## every check and every test
+	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+
+check: lint house  ## style, types, imports, sizes: what needs no test run
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+house: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/test_house.py $(PYTEST_ARGS)
+
+bench: $(VENV)/.demo  ## time and memory of each preset against plain gradients
+	$(BIN)/python -m bench.cost $(BENCH_ARGS)
+
+clean:  ## remove the virtual environment and everything generated
+	rm -rf $(VENV) build dist .hypothesis .mypy_cache .ruff_cache .import_linter_cache clearhead-demo.html
+	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+# ---- the virtual environment: each stamp stands for a finished installation -----------------------------------------
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+		echo "clearhead needs Python 3.10 or newer; '$(PYTHON)' is not. Run: make PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
+		echo "'$(PYTHON)' cannot make virtual environments. On Debian run: sudo apt install python3-venv"; exit 1; }
+	@echo "Making $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/.made
+	@echo "Installing clearhead with what the demo needs. The first time this downloads torch and takes some minutes."
+	$(PIP) install $(PIP_ARGS) --constraint constraints.txt --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.made
+	@echo "Installing clearhead with what the tests need. The first time this downloads torch and takes some minutes."
+	$(PIP) install $(PIP_ARGS) --constraint constraints.txt --editable '.[dev]'
+	@touch $(VENV)/.demo $@

@@ -1,0 +1,146 @@
+"""What an explanation costs, relative to the forward pass and input gradient that any gradient method needs.
+
+    python -m bench.cost                 # the table of the README
+    python -m bench.cost --rounds 3 --lengths 32
+
+Random weights, 12 layers, 768 wide, one sequence, float32 on the CPU. All rows of a cell are measured in turns, round
+by round, and each figure is the median over rounds, so that a busy machine slows all of them alike; `x` is the ratio
+to `forward + gradient` of the same rounds. Memory is the growth of the process's peak above its level before the
+row, in a fresh process per row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+import transformers
+from torch import Tensor, nn
+
+from clearhead.config import Settings
+from clearhead.relevance import propagate
+
+SHAPES = ("BERT", "GPT-2", "Llama")
+STEPS = 20
+
+
+def build(shape: str) -> nn.Module:
+    """A random 12-layer, 768-wide model; the explained scalar is an entry of its output."""
+    torch.manual_seed(0)
+    transformers.logging.set_verbosity_error()
+    if shape == "BERT":
+        config = transformers.BertConfig(num_labels=2)
+        model = transformers.BertForSequenceClassification(config)
+    elif shape == "GPT-2":
+        config = transformers.GPT2Config(vocab_size=5000, bos_token_id=0, eos_token_id=0)
+        model = transformers.GPT2LMHeadModel(config)
+    else:
+        config = transformers.LlamaConfig(
+            hidden_size=768, intermediate_size=2048, num_hidden_layers=12, num_attention_heads=12, vocab_size=5000
+        )
+        model = transformers.LlamaForCausalLM(config)
+    return model.eval().requires_grad_(False)
+
+
+def rows(model: nn.Module, length: int) -> dict[str, Callable[[], object]]:
+    """What is measured, by name."""
+    ids = torch.arange(length).unsqueeze(0) % 4000 + 5
+    embed = model.get_input_embeddings()
+    more = {} if hasattr(model, "classifier") else {"use_cache": False}
+
+    def scalar(output: object) -> Tensor:
+        scores: Tensor = output.logits  # type: ignore[attr-defined]
+        return scores.flatten(0, -2)[-1, 1]
+
+    def plain() -> object:
+        with torch.no_grad():
+            return scalar(model(input_ids=ids, **more))
+
+    def gradient(scale: float = 1.0) -> object:
+        vectors = (embed(ids) * scale).requires_grad_()
+        return torch.autograd.grad(scalar(model(inputs_embeds=vectors, **more)), vectors)
+
+    def explain(preset: str) -> Callable[[], object]:
+        settings, _ = Settings.resolve(preset=preset)
+        return lambda: propagate(lambda: scalar(model(input_ids=ids, **more)), [], settings, model=model)
+
+    return {
+        "forward": plain,
+        "forward + gradient": gradient,
+        "lrp, attnlrp": explain("attnlrp"),
+        "lrp, cp-lrp": explain("cp-lrp"),
+        "lrp, default": explain("default"),
+        f"integrated gradients, {STEPS} steps": lambda: [gradient(k / STEPS) for k in range(1, STEPS + 1)],
+    }
+
+
+def measure(shape: str, length: int, rounds: int) -> dict[str, float]:
+    """Median milliseconds of each row, measured in turns."""
+    work = rows(build(shape), length)
+    taken: dict[str, list[float]] = {name: [] for name in work}
+    for turn in range(rounds + 1):
+        for name, run in work.items():
+            if turn > 2 and name.startswith("integrated"):
+                continue
+            start = time.perf_counter()
+            run()
+            if turn:
+                taken[name].append(1e3 * (time.perf_counter() - start))
+    return {name: statistics.median(times) for name, times in taken.items()}
+
+
+def peak(shape: str, length: int, name: str) -> float:
+    """Megabytes by which the row raises the process's peak, measured in a process of its own."""
+    command = [sys.executable, "-m", "bench.cost", "--peak", shape, str(length), name]
+    return float(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+
+
+def print_peak(shape: str, length: int, name: str) -> None:
+    """The child's side of `peak`."""
+    work = rows(build(shape), length)
+    work["forward"]()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    work[name]()
+    print(json.dumps((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024))
+
+
+def table(lengths: list[int], rounds: int, memory: bool) -> None:
+    """Print one Markdown table per shape and length."""
+    print(f"torch {torch.__version__}, transformers {transformers.__version__}, {platform.machine()}, ", end="")
+    print(f"{torch.get_num_threads()} threads, median of {rounds} rounds\n")
+    for shape in SHAPES:
+        for length in lengths:
+            times = measure(shape, length, rounds)
+            base = times["forward + gradient"]
+            print(f"| {shape}, T = {length} | ms | x | peak MB |\n|---|---|---|---|")
+            for name, ms in times.items():
+                size = f"{peak(shape, length, name):.0f}" if memory else "-"
+                print(f"| {name} | {ms:.1f} | {ms / base:.2f} | {size} |", flush=True)
+            print()
+
+
+def main() -> None:
+    """Read the arguments."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lengths", type=int, nargs="+", default=[32, 128, 512])
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--no-memory", action="store_true")
+    parser.add_argument("--peak", nargs=3, metavar=("SHAPE", "LENGTH", "ROW"))
+    given = parser.parse_args()
+    torch.set_num_threads(2)
+    if given.peak:
+        print_peak(given.peak[0], int(given.peak[1]), given.peak[2])
+    else:
+        table(given.lengths, given.rounds, not given.no_memory)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""clearhead explains transformer predictions, and shows that its books balance."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from clearhead.config import Settings
+    from clearhead.errors import ClearheadError
+    from clearhead.maps import LedgerEntry, Recipe, RelevanceMap, Target, Unit
+    from clearhead.visualizer import AttentionVisualizer
+
+    __version__: str
+else:
+
+    def __getattr__(name: str) -> object:
+        """A public name, imported when it is first used, so that `import clearhead` stays light."""
+        if name == "__version__":
+            from importlib.metadata import version
+
+            value: object = version("clearhead")
+        elif name in _HOME:
+            value = getattr(import_module(_HOME[name]), name)
+        else:
+            raise AttributeError(f"module 'clearhead' has no attribute {name!r}")
+        globals()[name] = value
+        return value
+
+
+_HOME = {
+    "AttentionVisualizer": "clearhead.visualizer",
+    "ClearheadError": "clearhead.errors",
+    "LedgerEntry": "clearhead.maps",
+    "Recipe": "clearhead.maps",
+    "RelevanceMap": "clearhead.maps",
+    "Settings": "clearhead.config",
+    "Target": "clearhead.maps",
+    "Unit": "clearhead.maps",
+}
+
+__all__ = [
+    "AttentionVisualizer",
+    "ClearheadError",
+    "LedgerEntry",
+    "Recipe",
+    "RelevanceMap",
+    "Settings",
+    "Target",
+    "Unit",
+    "__version__",
+]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,135 @@
+"""Maps as files: the suffix says what is written, and nothing is left half-written."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import math
+import os
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clearhead.errors import OutputError, UsageError, suggest
+
+if TYPE_CHECKING:
+    from clearhead.maps import RelevanceMap
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """A kind of file: what makes its bytes, whether it holds several maps, and what it needs installed."""
+
+    make: Callable[[Sequence[RelevanceMap]], bytes]
+    several: bool = True
+    needs: str | None = None
+
+
+def _json(maps: Sequence[RelevanceMap]) -> bytes:
+    found = [_without_infinity(each.to_dict()) for each in maps]
+    # ASCII, because half a character of a byte-level tokenizer has no UTF-8.
+    return (json.dumps(found[0] if len(found) == 1 else found, indent=1) + "\n").encode("ascii")
+
+
+def _without_infinity(data: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON knows no infinity: a figure relative to a value of 0 is null; it is derived, so nothing is lost."""
+    relative = ("conservation_error", "residual", "cancellation")
+    return {k: None if k in relative and not math.isfinite(v) else v for k, v in data.items()}
+
+
+def _html(maps: Sequence[RelevanceMap]) -> bytes:
+    from clearhead.render import html
+
+    return html.page(maps).encode("utf-8")
+
+
+def _png(maps: Sequence[RelevanceMap]) -> bytes:
+    from clearhead.render import figure
+
+    return figure.image(maps[0], "png")
+
+
+def _svg(maps: Sequence[RelevanceMap]) -> bytes:
+    from clearhead.render import figure
+
+    return figure.image(maps[0], "svg")
+
+
+SUFFIXES: dict[str, Output] = {
+    ".json": Output(make=_json),
+    ".html": Output(make=_html),
+    ".png": Output(make=_png, several=False, needs="matplotlib"),
+    ".svg": Output(make=_svg, several=False, needs="matplotlib"),
+}
+
+
+def save(maps: Sequence[RelevanceMap], path: str | Path) -> Path:
+    """Write the maps and give back where: `.json` (lossless), `.html`, and for a single map `.png` or `.svg`.
+
+    Raises UsageError for a suffix that is not one of these or holds one map only, OutputError if the file cannot be
+    written; a file that is there already stays as it was then.
+    """
+    if not maps:
+        raise UsageError("A file holds at least one map; found none. Explain something first.")
+    check_writable(path, count=len(maps))
+    target = Path(path)
+    _replace(target, _output(target).make(maps))
+    return target
+
+
+def check_writable(path: str | Path, *, count: int = 1) -> None:
+    """Raise what `save` would raise for so many maps, before anything slow is computed."""
+    target = Path(path)
+    output = _output(target)
+    if count > 1 and not output.several:
+        raise UsageError(
+            f"A {target.suffix} file shows one map; found {count}. Save them one by one, or together as .html or .json."
+        )
+    if output.needs and importlib.util.find_spec(output.needs) is None:
+        raise UsageError(
+            f"A {target.suffix} file needs {output.needs}, which is not installed. Run: pip install 'clearhead[plot]'"
+        )
+    _check_place(target)
+
+
+def _output(target: Path) -> Output:
+    output = SUFFIXES.get(target.suffix.lower())
+    if output is None:
+        raise UsageError(
+            f"A file name must end in one of {', '.join(SUFFIXES)}; found {target.name!r}."
+            f"{suggest(target.suffix.lower(), SUFFIXES)}"
+        )
+    return output
+
+
+def _check_place(target: Path) -> None:
+    folder = target.parent
+    if target.is_dir():
+        raise OutputError(f"A file is written to a file name; {target} is a folder. Name a file in it.")
+    if not folder.exists():
+        raise OutputError(f"A file is written into a folder that exists; {folder} does not. Make it first.")
+    if not folder.is_dir():
+        raise OutputError(f"A file is written into a folder; {folder} is not one. Choose another place.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"A file is written into a folder that can be written to; {folder} cannot. Choose another.")
+
+
+def _replace(target: Path, content: bytes) -> None:
+    """Write beside the target, then take its place in one step; a link is followed, so that it stays a link."""
+    final = target.resolve()
+    beside = final.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        # `open` makes the file with the permissions the user's umask gives, which a private temporary file has not.
+        with beside.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(final)
+    except OSError as error:
+        raise OutputError(f"{target} cannot be written: {error.strerror or error}. Choose another place.") from error
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)

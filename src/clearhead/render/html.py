@@ -1,0 +1,93 @@
+"""Maps as HTML: one page that needs no network and no scripts, or a fragment for notebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from clearhead.render import colours
+from clearhead.render.books import Axis
+from clearhead.render.scene import scene
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+    from clearhead.maps import RelevanceMap
+
+BARS = 24  # units with a bar of their own in sight; the rest is a click away
+LEAKS = 8  # modules per cause, the same
+
+_TEMPLATES = "templates"
+
+
+def page(maps: Sequence[RelevanceMap]) -> str:
+    """One self-contained page with a section per map, and an index where there are several."""
+    scenes = [scene(each) for each in maps]
+    return _environment().get_template("page.html.jinja").render(scenes=scenes, **_constants())
+
+
+def fragment(maps: Sequence[RelevanceMap]) -> str:
+    """The sections of the maps with their style, for a page that is already there."""
+    scenes = [scene(each) for each in maps]
+    return _environment().get_template("fragment.html.jinja").render(scenes=scenes, **_constants())
+
+
+def _constants() -> Mapping[str, Any]:
+    levels = [(sign, step) for sign in (1, -1) for step in range(1, colours.LEVELS + 1)]
+    return {
+        "light": colours.LIGHT,
+        "dark": colours.DARK,
+        "levels": [_level(sign, step) for sign, step in levels],
+        "bars": BARS,
+        "leaks": LEAKS,
+    }
+
+
+def _level(sign: int, step: int) -> dict[str, str]:
+    light, dark = (colours.scale(sign * step / colours.LEVELS, dark=dark) for dark in (False, True))
+    return {
+        "name": _step_name(sign * step),
+        "light": light,
+        "dark": dark,
+        "light_ink": colours.ink(light),
+        "dark_ink": colours.ink(dark),
+    }
+
+
+def _step_name(step: int) -> str:
+    return f"p{step}" if step > 0 else f"m{-step}" if step < 0 else "zero"
+
+
+def _tone(intensity: float) -> str:
+    """The classes of a token's background."""
+    step = colours.level(intensity)
+    return f"{_step_name(step)} against" if step < -1 else _step_name(step)
+
+
+def _place(axis: Axis, start: float, end: float) -> str:
+    """The place of a bar from one running total to another, as a style: texts never come here, only numbers."""
+    left, right = sorted((axis.at(start), axis.at(end)))
+    return f"left:{100 * left:.3f}%;width:{100 * (right - left):.3f}%"
+
+
+def _typeset(number: str) -> str:
+    """A number with a true minus sign."""
+    return number.replace("-", "−")
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("clearhead.render", _TEMPLATES),
+        autoescape=True,  # always, whatever a template is called
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(tone=_tone, typeset=_typeset)
+    environment.globals.update(place=_place)
+    return environment
