@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 import oracles
 from relevance.twins import SETTINGS, agree, inputs
 
-examples = hypothesis.settings(max_examples=60, deadline=None, database=None, derandomize=True)
+examples = hypothesis.settings(
+    max_examples=50,
+    deadline=None,
+    database=None,
+    derandomize=True,
+    phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate, hypothesis.Phase.shrink],
+)
 choices = st.sampled_from(SETTINGS)
 
 

@@ -161,3 +161,15 @@ def test_a_row_that_may_see_nothing_is_finite(settings):
     assert all(torch.isfinite(source.relevance).all() for source in p.sources)
     assert residual(p) <= 1e-12
     assert not p.sources[0].relevance[0, 0, 1].any()
+
+
+@pytest.mark.parametrize("settings", KINDS, ids=named)
+def test_dropped_weights_are_not_dropped(settings):
+    """Dropout is the identity inside the fused kernel too, or an explanation would be another one at every call."""
+    qkv, weights = [inputs(1, 1, 4, 2, seed=s) for s in range(3)], inputs(4, 2, seed=9)
+    before = torch.get_rng_state()
+    one, two = (explained_head(F.scaled_dot_product_attention, qkv, weights, settings, dropout_p=p) for p in (0.0, 0.5))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert two.value == pytest.approx(one.value, rel=1e-12)
+    for a, b in zip(one.sources, two.sources, strict=True):
+        np.testing.assert_allclose(b.relevance, a.relevance, rtol=1e-12, atol=1e-15)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from clearhead.config import Settings
 from clearhead.relevance import propagate
 from relevance.twins import (
-    KINDS,
+    EXTREMES,
     booked,
     inputs,
     named,
@@ -80,7 +80,7 @@ MIXED = {
 }
 
 
-@pytest.mark.parametrize("settings", KINDS, ids=named)
+@pytest.mark.parametrize("settings", EXTREMES, ids=named)
 @pytest.mark.parametrize("name", MIXED)
 def test_the_books_close_over(name, settings):
     """Between two linear layers, so that what is lost on the way is not hidden by the ends."""

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from clearhead.relevance import propagate
-from relevance.twins import KINDS, RECORD, inputs, named, residual
+from relevance.twins import EXTREMES, RECORD, inputs, named, residual
 
 
 def test_embedding_lookups_are_sources_in_order():
@@ -109,7 +109,7 @@ PASSING = {
 }
 
 
-@pytest.mark.parametrize("settings", KINDS, ids=named)
+@pytest.mark.parametrize("settings", EXTREMES, ids=named)
 @pytest.mark.parametrize("name", PASSING)
 def test_what_is_homogeneous_passes_its_gradient(name, settings):
     x = inputs(3, 4)
@@ -141,7 +141,7 @@ WRITES = {
 }
 
 
-@pytest.mark.parametrize("settings", KINDS, ids=named)
+@pytest.mark.parametrize("settings", EXTREMES, ids=named)
 @pytest.mark.parametrize("name", WRITES)
 def test_writing_in_place_keeps_the_forward_pass_right(name, settings):
     x, weights, W = inputs(3, 4), inputs(3, 4, seed=2), inputs(4, 4, seed=3)

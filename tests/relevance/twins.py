@@ -22,6 +22,7 @@ SETTINGS = [
     for leak in ("return", "record")
 ]
 KINDS = [s for s in SETTINGS if s.epsilon == 0.01]  # the same without the variation of epsilon
+EXTREMES = [Settings(), Settings(rule="0", attention="attnlrp", leak="record")]  # where more would show no more
 RECORD = Settings(rule="0", leak="record")  # the plain rules, where closed forms are short
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 

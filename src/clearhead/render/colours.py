@@ -39,7 +39,7 @@ LIGHT = Palette(
 )
 DARK = Palette(
     ground="#14161a",
-    ink="#eceae5",
+    ink="#ebeae7",
     quiet="#a1a5ad",
     plus="#2a62b3",
     minus="#a2560a",

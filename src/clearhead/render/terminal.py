@@ -47,12 +47,14 @@ class Marks:
     right: str
     axis: str
     dot: str
+    cut: str
     good: str
 
 
-BLOCKS = Marks(full="▄", left="▗", right="▖", axis="│", dot=" · ", good="✓")
-RULE = box.Box("    \n    \n    \n    \n ── \n    \n    \n    \n")  # a line above the last row and nothing else
-ASCII = Marks(full="#", left="", right="", axis="|", dot=" | ", good="ok:")
+BLOCKS = Marks(full="▄", left="▗", right="▖", axis="│", dot=" · ", cut="…", good="✓")
+RULE = box.Box("    \n    \n    \n    \n ── \n    \n    \n    \n")  # a line above the total and nothing else
+RULE_ASCII = box.Box("    \n    \n    \n    \n -- \n    \n    \n    \n", ascii=True)
+ASCII = Marks(full="#", left="", right="", axis="|", dot=" | ", cut="~", good="ok:")
 
 
 def show(maps: Sequence[RelevanceMap], console: Console | None = None) -> None:
@@ -85,9 +87,10 @@ class _Pen:
             dark=_is_dark(),
         )
 
-    def text(self, words: str, style: Style | str = "") -> Text:
-        """Words as they are, never markup; what the console cannot write is written as an escape."""
-        return Text(words.encode(self.encoding, "backslashreplace").decode(self.encoding), style=style)
+    def text(self, words: str, style: Style | str = "", *, columns: int | None = None) -> Text:
+        """Words as they are, never markup, in so many columns; what the console cannot write is an escape."""
+        written = words.encode(self.encoding, "backslashreplace").decode(self.encoding)
+        return Text(written if columns is None else _fitted(written, columns, self.marks.cut), style=style)
 
     # ---- the parts of a drawing, from top to bottom ----------------------------------------------------------------
 
@@ -150,7 +153,7 @@ class _Pen:
     def _chart(self, drawing: Scene, stream: Stream, width: int) -> Text:
         """A line per unit in reading order; of many, the largest, and what the others sum to."""
         shown, others = stream.chosen(BARS)
-        label = min(LABEL, max((cell_len(token.name) for token in shown), default=0))
+        label = min(LABEL, max((self.text(token.name).cell_len for token in shown), default=0))
         number = max((len(token.amount.shown) for token in shown), default=0)
         track = width - label - number - 2
         lines = [self._bar(drawing, token, label, track, number) for token in shown]
@@ -160,9 +163,9 @@ class _Pen:
         return Text("\n").join(lines)
 
     def _bar(self, drawing: Scene, token: Token, label: int, track: int, number: int) -> Text:
-        name = _fitted(token.name, label)
-        label_text = self.text(" " * (label - cell_len(name)) + name, _QUIET if token.special else "")
-        return Text(" ").join([label_text, self._track(drawing, token, track), Text(token.amount.shown.rjust(number))])
+        name = self.text(token.name, _QUIET if token.special else "", columns=label)
+        name.pad_left(label - name.cell_len)
+        return Text(" ").join([name, self._track(drawing, token, track), Text(token.amount.shown.rjust(number))])
 
     def _track(self, drawing: Scene, token: Token, width: int) -> Text:
         """The bar, from the axis to the left or right, in steps of half a cell."""
@@ -185,20 +188,20 @@ class _Pen:
         causes = iter(drawing.books.sinks)
         for step in drawing.books.steps:
             style = _QUIET if step.kind == "open" else ""
-            table.add_row(self.text(_fitted(drawing.wording(step), self._room)), step.amount.shown, style=style)
+            table.add_row(self.text(drawing.wording(step), columns=self._room), step.amount.shown, style=style)
             for part in step.parts:
                 table.add_row(self.text(f"  {drawing.wording(part)}"), part.amount.shown, style=_QUIET)
             if step.kind == "sink":
                 self._leaks(table, drawing, next(causes))
         table.rows[-1].end_section = True
-        table.add_row(self.text(_fitted(drawing.target, self._room)), drawing.value.shown, style=_BOLD)
+        table.add_row(self.text(drawing.target, columns=self._room), drawing.value.shown, style=_BOLD)
         if drawing.books.returned:
             self._returned(table, drawing)
         return Padding(table, (0, 0, 0, 2), expand=False)
 
     def _leaks(self, table: Table, drawing: Scene, cause: Cause) -> None:
         for leak in cause.leaks[:LEAKS]:
-            table.add_row(self.text(f"  {self._where(leak)}"), leak.amount.shown, style=_QUIET)
+            table.add_row(self._where(leak, "  "), leak.amount.shown, style=_QUIET)
         if others := cause.leaks[LEAKS:]:
             total = drawing.digits.sum(leak.amount for leak in others)
             table.add_row(self.text(f"  {len(others)} others"), total.shown, style=_QUIET)
@@ -208,19 +211,20 @@ class _Pen:
         table.add_row()
         table.add_row(self.text("returned where it leaked, so part of the units"), style=_QUIET)
         for cause in drawing.books.returned:
-            table.add_row(self.text(_fitted(f"  {cause.name}", self._room)), cause.amount.shown, style=_QUIET)
+            table.add_row(self.text(f"  {cause.name}", columns=self._room), cause.amount.shown, style=_QUIET)
             for leak in cause.leaks[:1]:
-                table.add_row(self.text(f"    most in {self._where(leak)}"), leak.amount.shown, style=_QUIET)
+                table.add_row(self._where(leak, "    most in "), leak.amount.shown, style=_QUIET)
 
     def _table(self) -> Table:
-        table = Table(box=RULE, show_header=False, show_edge=False, pad_edge=False, padding=0)
-        table.add_column(min_width=min(BOOKS, self._room), no_wrap=True, overflow="ellipsis")
+        rule = RULE if self.marks is BLOCKS else RULE_ASCII
+        table = Table(box=rule, show_header=False, show_edge=False, pad_edge=False, padding=0)
+        table.add_column(min_width=min(BOOKS, self._room), no_wrap=True, overflow="crop")
         table.add_column(justify="right", no_wrap=True)
         return table
 
-    def _where(self, leak: Leak) -> str:
+    def _where(self, leak: Leak, before: str) -> Text:
         named = f"{leak.module} ({leak.operation})" if leak.module else leak.operation
-        return _fitted(named, self._room - 12)
+        return Text(before).append_text(self.text(named, columns=self._room - len(before)))
 
     @property
     def _room(self) -> int:
@@ -228,9 +232,9 @@ class _Pen:
         return self.width - 20
 
 
-def _fitted(text: str, columns: int) -> str:
+def _fitted(text: str, columns: int, cut: str) -> str:
     """The text in so many columns; some characters take two."""
-    fitting = (shortened(text, length) for length in range(columns, 0, -1))
+    fitting = (shortened(text, length, cut) for length in range(max(1, columns), 0, -1))
     return next((each for each in fitting if cell_len(each) <= columns), "")
 
 

@@ -56,12 +56,12 @@ def begins(text: str) -> bool:
     return text[:1] in _BEGINS or text[:1].isspace()
 
 
-def shortened(text: str, width: int) -> str:
+def shortened(text: str, width: int, cut: str = "…") -> str:
     """The text, cut in its middle to `width` characters: paths tell most at their ends."""
     if len(text) <= width:
         return text
-    head = max(1, (width - 1) // 3)
-    return f"{text[:head]}…{text[len(text) - (width - 1 - head) :]}"
+    head = (width - 1) // 3
+    return f"{text[:head]}{cut}{text[len(text) - (width - 1 - head) :]}"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,182 @@
+"""The report in a real browser: quiet, offline, in bounds, readable by day and by night, and accessible."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from clearhead.render import fragment, save
+from render.examples import ALL, leaking, pair, review
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs the extra `test`: pip install 'clearhead[test]'")
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+ARGUMENTS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
+SCHEMES = ["light", "dark"]
+PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: sudo apt-get install chromium")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def opened(browser, tmp_path):
+    """Opens maps as a page; at the end nothing may have been said or asked for."""
+    contexts, said, asked = [], [], []
+
+    def open_(maps, *, viewport=DESK, scheme="light", **options):
+        path = save(maps, tmp_path / "report.html")
+        return visit(path, viewport, scheme, **options)
+
+    def visit(path: Path, viewport, scheme, **options):
+        context = browser.new_context(viewport=viewport, color_scheme=scheme, **options)
+        contexts.append(context)
+        tab = context.new_page()
+        tab.on("console", lambda message: said.append(message.text))
+        tab.on("pageerror", lambda error: said.append(str(error)))
+        tab.on("dialog", lambda dialog: said.append(dialog.message))
+        tab.on("request", lambda request: asked.append(request.url))
+        tab.goto(path.as_uri())
+        return tab
+
+    open_.visit = visit
+    yield open_
+    for context in contexts:
+        context.close()
+    assert said == []
+    assert [url for url in asked if not url.startswith("file:")] == []
+    assert len(asked) == len(contexts)
+
+
+def width(tab):
+    return tab.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
+
+
+def unfold(tab):
+    tab.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true })")
+
+
+@pytest.mark.parametrize("viewport", [PHONE, DESK], ids=["phone", "desk"])
+@pytest.mark.parametrize("name", ALL)
+def test_nothing_sticks_out_sideways(opened, name, viewport):
+    tab = opened([ALL[name]()], viewport=viewport)
+    unfold(tab)
+    inner, outer = width(tab)
+    assert inner <= outer
+
+
+def test_no_number_over_a_token_sticks_out_of_a_phone(opened):
+    tab = opened([pair()], viewport=PHONE)
+    for token in tab.query_selector_all(".token"):
+        token.focus()
+        inner, outer = width(tab)
+        assert inner <= outer
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_light_and_dark_look_as_they_say(opened, scheme, tmp_path):
+    tab = opened([review()], scheme=scheme)
+    ground = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert ground == {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 22, 26)"}[scheme]
+    assert len(tab.screenshot(full_page=True)) > 20_000
+
+
+def test_print_is_light(opened):
+    tab = opened([review()], scheme="dark")
+    tab.emulate_media(media="print", color_scheme="dark")
+    assert tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+
+
+def test_pointing_at_a_token_shows_its_number(opened):
+    tab = opened([review()], java_script_enabled=False)
+    token = tab.locator(".token", has_text="beautiful")
+    tip = token.locator(".tip")
+    assert not tip.is_visible()
+    token.hover()
+    assert tip.is_visible()
+    assert tip.inner_text().strip() == "+1.204"
+
+
+def test_the_keyboard_reaches_the_tokens(opened):
+    tab = opened([review()])
+    tab.keyboard.press("Tab")
+    assert tab.evaluate("document.activeElement.className").startswith("token")
+    assert tab.locator(".tip:visible").count() == 1
+
+
+def test_a_copied_text_is_the_text(opened):
+    tab = opened([review()])
+    assert tab.locator(".tokens").inner_text() == f"[CLS] {review().texts['input']} [SEP]"
+
+
+def test_texts_do_not_run(opened):
+    tab = opened([ALL["adversarial"]()])
+    assert tab.locator("script, img, iframe, b, object, link").count() == 0
+
+
+def test_the_index_leads_to_the_maps(opened):
+    tab = opened([review(), pair(), leaking()])
+    tab.locator(".index a").nth(2).click()
+    assert tab.url.endswith("#explanation-3")
+    assert tab.locator("#explanation-3").bounding_box()["y"] < DESK["height"] / 2
+
+
+def test_bars_begin_and_end_where_their_numbers_say(opened):
+    tab = opened([leaking()])
+    boxes = [each.bounding_box() for each in tab.query_selector_all(".steps > li:not(.for, .against) .bar")]
+    base, units, total = boxes[0], boxes[1], boxes[-1]
+    scale = base["width"] / 0.25
+    assert units["width"] / scale == pytest.approx(2.38, abs=0.02)
+    assert total["width"] / scale == pytest.approx(2.03, abs=0.02)
+    assert units["x"] + units["width"] == pytest.approx(base["x"] + base["width"], abs=1)
+
+
+@pytest.mark.parametrize("theme", SCHEMES)
+def test_a_fragment_follows_the_notebook_and_not_the_system(opened, theme, tmp_path):
+    path = tmp_path / "notebook.html"
+    light = "true" if theme == "light" else "false"
+    head = "<!doctype html><html lang='en'><title>n</title><p id='own'>own</p>"
+    path.write_text(f"{head}<div data-jp-theme-light='{light}'>{fragment([review()])}</div>", encoding="utf-8")
+    tab = opened.visit(path, DESK, "dark" if theme == "light" else "light")
+    ground = tab.evaluate("getComputedStyle(document.querySelector('.clearhead')).backgroundColor")
+    assert ground == {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 22, 26)"}[theme]
+    assert tab.evaluate("getComputedStyle(document.querySelector('#own')).margin") == "16px 0px"
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("name", ["review", "pair", "leaking", "long", "adversarial", "all"])
+def test_axe_finds_nothing(opened, name, scheme):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs the extra `test`")
+    maps = [make() for make in ALL.values()] if name == "all" else [ALL[name]()]
+    # The page forbids scripts, so the examiner needs a way round.
+    tab = opened(maps, scheme=scheme, bypass_csp=True)
+    unfold(tab)
+    violations = axe.Axe().run(tab).response["violations"]
+    assert [(each["id"], each["nodes"][0]["html"]) for each in violations] == []
+
+
+def test_axe_would_find_a_fault(opened):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs the extra `test`")
+    tab = opened([review()], bypass_csp=True)
+    tab.evaluate("document.querySelector('.model').style.color = '#cccccc'")
+    assert [each["id"] for each in axe.Axe().run(tab).response["violations"]] == ["color-contrast"]
+
+
+def test_what_sticks_out_would_be_found(opened):
+    tab = opened([review()], viewport=PHONE)
+    tab.evaluate("document.querySelector('.model').style.width = '400px'")
+    inner, outer = width(tab)
+    assert inner > outer
