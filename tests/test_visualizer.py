@@ -74,7 +74,7 @@ def test_three_classes_take_the_logit_unless_a_contrast_is_named() -> None:
     assert alone.target.kind == "class"
     against = av.explain(ids, target=2, contrast=0)
     assert against.target.contrast == "0"
-    logits = Bag().eval()(ids["ids"])[0]
+    logits = Bag().eval()(ids["ids"])[0].detach()
     assert alone.value == pytest.approx(float(logits[2]), rel=1e-5)
     assert against.value == pytest.approx(float(logits[2] - logits[0]), rel=1e-5)
     assert alone.conserves()
@@ -182,15 +182,15 @@ def test_strict_refuses_what_has_no_rule() -> None:
 
     class Inner(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.special.bessel_j1(x) + x
+            return torch.lgamma(x) + x
 
     x = {"x": torch.tensor([[0.3, 0.7]])}
     metered = AttentionVisualizer(Odd()).explain(x, target=lambda y: y.sum())
     (entry,) = (e for e in metered.ledger if e.cause == "unruled")
-    assert "bessel_j1" in entry.operation
+    assert entry.operation == "lgamma"
     assert entry.module == "inner"
     assert metered.residual < 1e-5
-    with pytest.raises(UnruledOperationError, match=r"bessel_j1.*'inner'"):
+    with pytest.raises(UnruledOperationError, match=r"lgamma.*'inner'"):
         AttentionVisualizer(Odd()).explain(x, target=lambda y: y.sum(), strict=True)
 
 

@@ -71,6 +71,7 @@ class Audit(Run):
         place, image = self._stack[-1], self.image(x)
 
         def leaves(value: Tensor, gradient: Tensor) -> None:
+            self._note(gradient, place)
             self.measured.book("measured", place, -dot(value, gradient))
 
         copy: Tensor = Tap.apply(x, leaves)
@@ -84,8 +85,7 @@ class Audit(Run):
 
     def _left(self, result: Any, place: Place) -> Any:
         def arrives(value: Tensor, gradient: Tensor) -> None:
-            if self.first_relevance is None and not bool(torch.isfinite(gradient).all()):
-                self.first_relevance = f"`{place.operation}` in module {place.module!r}"
+            self._note(gradient, place)
             self.measured.book("measured", place, dot(value, gradient))
 
         copy = tapped(result, arrives)
@@ -126,6 +126,10 @@ class Audit(Run):
                 own[parent] -= open_[n]
         found = [Imbalance(self._places[n].operation, self._places[n].module, v) for n, v in own.items()]
         return sorted(found, key=lambda i: -abs(i.relevance))
+
+    def _note(self, gradient: Tensor, place: Place) -> None:
+        if self.first_relevance is None and not bool(torch.isfinite(gradient).all()):
+            self.first_relevance = f"`{place.operation}` in module {place.module!r}"
 
     def _look(self, name: str, result: Any) -> None:
         for value in result if isinstance(result, (list, tuple)) else (result,):

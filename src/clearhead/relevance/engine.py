@@ -79,7 +79,8 @@ class Recording:
             )
         self._run.ledger.clear()
         leaves = [lookup.leaf for lookup in self._run.lookups]
-        found = torch.autograd.grad(value.reshape(()), leaves, retain_graph=keep, allow_unused=True)
+        with torch.inference_mode(False), torch.enable_grad():
+            found = torch.autograd.grad(value.reshape(()), leaves, retain_graph=keep, allow_unused=True)
         gradients = [torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, found, strict=True)]
         sources = tuple(
             Source(lookup.leaf.detach(), gradient, lookup.module, lookup.indices)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
@@ -70,8 +71,8 @@ def _units(tokenizer: Any, encoded: Any, texts: Mapping[str, str], first: int) -
     streams, side, units = list(texts), 0, []
     for i, name in enumerate(names):
         side = sequence[i] if sequence[i] is not None else side
-        start, end = spans[i] if spans[i] is not None else (None, None)
-        covered = "" if start is None or special[i] else texts[streams[side]][start:end]
+        start, end = _span(texts[streams[side]], spans[i], special=bool(special[i]))
+        covered = "" if start is None else texts[streams[side]][start:end]
         units.append(
             Unit(
                 index=first + i,
@@ -84,6 +85,16 @@ def _units(tokenizer: Any, encoded: Any, texts: Mapping[str, str], first: int) -
             )
         )
     return tuple(units)
+
+
+def _span(text: str, span: tuple[int, int] | None, *, special: bool) -> tuple[int | None, int | None]:
+    """What a token covers, with the combining marks behind it that a tokenizer stripped off."""
+    if span is None:
+        return None, None
+    start, end = span
+    while not special and start < end < len(text) and unicodedata.combining(text[end]):
+        end += 1
+    return start, end
 
 
 def _cut(encoded: Any, texts: Mapping[str, str], count: int, limit: int) -> str:

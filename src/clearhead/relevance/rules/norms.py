@@ -76,7 +76,7 @@ def _normalise(run: Run, call: Call, compute: Computed, bias: Tensor | None, *, 
         return y.flatten(-axes), scale.flatten(-axes)
 
     result: Tensor = Norm.apply(x.flatten(-axes), flat, weight, bias, books)
-    return result.unflatten(-1, tuple(shape))
+    return result.reshape(x.shape)
 
 
 def layer_norm(run: Run, call: Call) -> Tensor:

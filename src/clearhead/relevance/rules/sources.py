@@ -52,7 +52,8 @@ def cosine_similarity(run: Run, call: Call) -> Any:
 
 def _cosine(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
     lengths = [torch.linalg.vector_norm(x, dim=dim, keepdim=True).clamp_min(eps) for x in (x1, x2)]
-    return (x1 / lengths[0] * (x2 / lengths[1])).sum(dim)
+    products: Tensor = x1 / lengths[0] * (x2 / lengths[1])
+    return products.sum(dim)
 
 
 _HOMOGENEOUS = (
