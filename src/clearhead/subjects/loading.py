@@ -50,7 +50,7 @@ def load(path: str | Path, *, task: str | None, pooling: str | None, trust_remot
     return Loaded(
         model=model.eval(),
         processor=processor,
-        name=name,
+        name=_short(name),
         task=task,
         pooling=check_pooling(pooling) or _pooling(name),
         warnings=_missing(report.get("missing_keys", ())),
@@ -87,6 +87,11 @@ def _task(architectures: tuple[str, ...]) -> str:
                 "with task=..., or pass tensors and a target function."
             )
     return "sentence-similarity"
+
+
+def _short(name: str) -> str:
+    """A hub id as it is; of a folder the last two names, which look like one and give no home away."""
+    return "/".join(Path(name).resolve().parts[-2:]) if Path(name).is_dir() else name
 
 
 def _inspect(name: str) -> None:
