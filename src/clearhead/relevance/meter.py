@@ -64,8 +64,11 @@ def tapped(result: Any, seen: Seen) -> Any:
     return result
 
 
-def metered(run: Run, call: Call, cause: str) -> Any:
-    r"""Torch's own result, and $\sum y G_y - \sum x G_x$ in the ledger under `cause`."""
+def metered(run: Run, call: Call, cause: str, *, share: float = 1.0) -> Any:
+    r"""Torch's own result, and $\sum y G_y - \sum x G_x$ in the ledger under `cause`.
+
+    With a `share`, each dependent input gets that part of torch's own gradient.
+    """
     place = run.place(call)
     book = run.ledger.book
 
@@ -75,26 +78,30 @@ def metered(run: Run, call: Call, cause: str) -> Any:
     def leaves(x: Tensor, gradient: Tensor) -> None:
         book(cause, place, -dot(x, gradient))
 
-    return tapped(call.changed(lambda x: Tap.apply(x, leaves)).native(), arrives)
+    def enter(x: Tensor) -> Tensor:
+        tap: Tensor = Tap.apply(x, leaves)
+        return tap if share == 1 else Scale.apply(tap, share)
+
+    return tapped(call.changed(enter).native(), arrives)
 
 
 def metered_rows(run: Run, call: Call, cause: str) -> Tensor:
     """Like `metered` for an operation with one dependent input of its output's shape; returns leaks when asked to.
 
-    A position is a row along the last axis.
+    A position is a row along the last axis; entries that came out as 0 (masked scores) take nothing.
     """
     if not run.returns:
         return metered(run, call, cause)  # type: ignore[no-any-return]
     place = run.place(call)
-    arrived: list[Tensor] = []
+    arrived: list[tuple[Tensor, Tensor]] = []
 
     def arrives(y: Tensor, gradient: Tensor) -> None:
-        arrived.append(row_dot(y, gradient))
+        arrived.append((row_dot(y, gradient), y))
 
     def leaves(x: Tensor, gradient: Tensor) -> Tensor:
-        leak = arrived.pop() - row_dot(x, gradient)
-        taker = torch.where(torch.isfinite(x) & (x > torch.finfo(x.dtype).min / 4), x, 0)
-        passed, lost = give_back(taker, leak, gradient)
+        full, y = arrived.pop()
+        leak = full - row_dot(x, gradient)
+        passed, lost = give_back(torch.where(torch.isfinite(x) & (y != 0), x, 0), leak, gradient)
         run.ledger.book(cause, place, leak - lost, returned=True)
         run.ledger.book(cause, place, lost)
         return passed

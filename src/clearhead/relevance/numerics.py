@@ -42,12 +42,14 @@ def stabilised(gradient: Tensor, z: Tensor, epsilon: float) -> tuple[Tensor, Ten
 def give_back(a: Tensor, leak: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
     r"""Add $\mathrm{sign}(a_i)\, S / \sum_k |a_k|$ to the gradient of `a` [..., d], for a leak S [..., 1].
 
-    Gives the new gradient and the part of the leak that found no taker, because the whole row of `a` is 0.
+    Gives the new gradient and the part of the leak that found no taker: the whole row of `a` is 0, or so small or so
+    large that its share cannot be written down.
     """
     size = a.abs().sum(-1, keepdim=True, dtype=leak.dtype)
-    empty = size == 0
-    share = (leak / size).masked_fill(empty, 0)
-    return torch.addcmul(gradient, a.sign(), share.to(gradient.dtype)), leak.masked_fill(~empty, 0)
+    share = (leak / size).to(gradient.dtype)
+    taken = torch.isfinite(share) & torch.isfinite(size) & (size >= torch.finfo(gradient.dtype).tiny)
+    share = share.masked_fill(~taken, 0)
+    return torch.addcmul(gradient, a.sign(), share), leak.masked_fill(taken, 0)
 
 
 def _product(value: Tensor, gradient: Tensor) -> Tensor:

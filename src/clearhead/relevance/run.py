@@ -66,13 +66,14 @@ class Row:
     """One row of the rule table: how relevance crosses one operation.
 
     `apply(run, call)` gives the operation's result; `formula` and `leaks` say what it does in print. `always` rows
-    see calls without a dependent argument too.
+    see calls without a dependent argument too; `writes` rows overwrite their first argument themselves.
     """
 
     apply: Callable[[Run, Call], Any]
     formula: str
     leaks: tuple[str, ...] = ()
     always: bool = False
+    writes: bool = False
 
 
 class Run:
@@ -104,7 +105,7 @@ class Run:
         call = Call(operation, function, args, kwargs)
         if row is AS_IS:
             return self.unmetered(call)
-        if writes_in_place(operation, args, kwargs):
+        if writes_in_place(operation, args, kwargs) and not (row is not None and row.writes):
             return self._in_place(row, call)
         return self.apply(row, call)
 

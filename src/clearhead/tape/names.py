@@ -32,6 +32,7 @@ _QUESTIONS = frozenset(
 )
 
 
+_WRITERS = frozenset({"setitem"})  # these overwrite though their name does not say so
 _VIEWS = frozenset({"T", "mT", "H", "mH", "real", "imag"})  # attributes that are operations all the same
 
 
@@ -86,7 +87,7 @@ def _describe(function: Function) -> Operation:
     return Operation(
         name,
         question=raw in _QUESTIONS,
-        in_place=in_place,
+        in_place=in_place or name in _WRITERS,
         in_place_argument=_flag(function),
         out_of_place=_pure(name) if in_place else None,
         composite=_unchecked(function) if isinstance(function, types.FunctionType) else None,
@@ -120,7 +121,10 @@ def _pure(name: str) -> Function | None:
 def _flag(function: Function) -> int | None:
     if not isinstance(function, types.FunctionType):
         return None
-    names = list(inspect.signature(function).parameters)
+    try:
+        names = list(inspect.signature(function).parameters)
+    except ValueError:  # a Python wrapper round a C function without a signature
+        return None
     return names.index("inplace") if "inplace" in names else None
 
 

@@ -28,11 +28,21 @@ def log_softmax(run: Run, call: Call) -> Any:
 
 def attention(run: Run, call: Call) -> Any:
     """`F.scaled_dot_product_attention(q, k, v, ...)`, on whatever kernel torch chooses."""
+    call = _undropped(call)
     if run.settings.attention == "cp":
         return _through_values(call)
     if run.returns:
         return run.tape.under(explicit, *call.args, **call.kwargs)
     return _through_all(run, call)
+
+
+def _undropped(call: Call) -> Call:
+    """The same call without dropout: explanations are made in evaluation mode."""
+    if not call.get(4, "dropout_p", 0.0):
+        return call
+    args = (*call.args[:4], 0.0, *call.args[5:]) if len(call.args) > 4 else call.args
+    kwargs = {name: value for name, value in call.kwargs.items() if name != "dropout_p"}
+    return Call(call.operation, call.function, args, kwargs)
 
 
 def _through_values(call: Call) -> Any:
@@ -102,11 +112,12 @@ def explicit(
         scores = scores.masked_fill(~allowed, -math.inf)
     if attn_mask is not None:
         scores = scores.masked_fill(~attn_mask, -math.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
-    return torch.softmax(scores, -1) @ value
+    return torch._safe_softmax(scores, -1) @ value  # a row that may see nothing is 0, as in the fused kernels
 
 
 ROWS = {
     "softmax": Row(softmax, "cp: a constant; attnlrp: its gradient", ("softmax",)),
+    "_safe_softmax": Row(softmax, "cp: a constant; attnlrp: its gradient", ("softmax",)),
     "_softmax": Row(softmax, "cp: a constant; attnlrp: its gradient", ("softmax",)),
     "log_softmax": Row(log_softmax, "its gradient", ("softmax",)),
     "scaled_dot_product_attention": Row(attention, "cp: all to V; attnlrp: V 1/2, Q and K 1/4 each", ("softmax",)),

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from clearhead.relevance.ledger import Ledger, Place
+from clearhead.relevance.meter import metered
 from clearhead.relevance.numerics import give_back, stabilised
 from clearhead.relevance.run import Call, Row, Run, dependent
 
@@ -126,6 +127,14 @@ def bilinear(_: Run, call: Call) -> Any:
     return result
 
 
+def baddbmm(run: Run, call: Call) -> Any:
+    """`torch.baddbmm(bias, a, b)`: two dependent matrices get half each, a constant bias leaks."""
+    factors = sum(1 for _ in call.dependents())
+    if dependent(call.get(0, "input")):
+        return run.apply(None, call)
+    return metered(run, call, "constant", share=1 / factors)
+
+
 def bilinear_name(name: str) -> Row:
     """The row of an operation that is linear in each of its tensors."""
     return Row(bilinear, f"{name}: one dependent factor: as is; several: equal shares")
@@ -135,6 +144,7 @@ _EPSILON = "G_a = W^T (G z / (z + eps sign z))"
 ROWS = {
     "linear": Row(linear, _EPSILON, ("bias", "epsilon")),
     "addmm": Row(addmm, _EPSILON, ("bias", "epsilon")),
+    "baddbmm": Row(baddbmm, "half to each of two dependent matrices; a constant bias leaks", ("constant",)),
     "matmul": Row(matmul, f"constant on the right: {_EPSILON}; two dependents: half each", ("epsilon",)),
     **{name: bilinear_name(name) for name in ("bmm", "mv", "dot", "vdot", "inner", "outer", "einsum", "linalg_vecdot")},
 }

@@ -47,7 +47,8 @@ class Shift(Function):
         rows = gradient if gradient.dim() else gradient.reshape(1)
         leak = row_dot(books.constant.expand_as(rows) if gradient.dim() else books.constant.reshape(1), rows)
         if books.returns:
-            row, value = (passed, x) if gradient.dim() else (passed.reshape(1), x.reshape(1))
+            takers = x * (gradient != 0)  # entries that nothing reads, such as masked scores, take nothing
+            row, value = (passed, takers) if gradient.dim() else (passed.reshape(1), takers.reshape(1))
             row, stranded = give_back(value, leak, row)
             passed = row.reshape(gradient.shape)
             books.ledger.book(books.cause, books.place, stranded)

@@ -26,11 +26,25 @@ def dropout(_: Run, call: Call) -> Tensor:
 
 def selection(run: Run, call: Call) -> Any:
     """Chosen values pass; a constant that is chosen instead is a leak."""
-    values = [value for value in (*call.args, *call.kwargs.values()) if not isinstance(value, (str, bool))]
-    numbers = [v for v in values if isinstance(v, (int, float)) or (isinstance(v, Tensor) and v.is_floating_point())]
-    if any(not dependent(value) and _nonzero(value) for value in numbers):
+    return metered(run, call, "constant") if _constants(call) else call.native()
+
+
+def writing(run: Run, call: Call) -> Any:
+    """`x[i] = v`, `copy_`, `index_add_`, ...: what is kept and what is written pass; constants among them leak."""
+    if not _constants(call):
+        return call.native()
+    if not call.operation.in_place:
         return metered(run, call, "constant")
-    return call.native()
+    written, *rest = call.args
+
+    def beside(x: Tensor, *values: Any, **kwargs: Any) -> Tensor:
+        fresh = x.clone()
+        call.function(fresh, *values, **kwargs)
+        return fresh
+
+    held = Call(call.operation, beside, (written.clone(), *rest), call.kwargs)
+    written.copy_(metered(run, held, "constant"))
+    return None if call.operation.name == "setitem" else written
 
 
 def joining(run: Run, call: Call) -> Any:
@@ -41,8 +55,16 @@ def joining(run: Run, call: Call) -> Any:
     return call.native()
 
 
-def _nonzero(value: Any) -> bool:
-    return bool(value.numel()) if isinstance(value, Tensor) else value != 0
+def _constants(call: Call) -> bool:
+    """Is there a constant among the values, other than the number 0? An index or an axis may count as one: no harm."""
+    values = call.args[:1] + call.args[2:] if call.operation.name == "setitem" else call.args
+    return any(_counts(value) for value in (*values, *call.kwargs.values()))
+
+
+def _counts(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return value.is_floating_point() and not value.requires_grad and value.numel() > 0
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value != 0
 
 
 def cosine_similarity(run: Run, call: Call) -> Any:
@@ -64,7 +86,7 @@ _HOMOGENEOUS = (
     "max min amax amin topk sort median msort adaptive_max_pool1d max_pool1d max_pool2d max_pool3d avg_pool1d "
     "avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d interpolate pixel_shuffle positive real atleast_1d "
     "atleast_2d atleast_3d swapaxes T mT H mH ravel as_strided conj resolve_conj resolve_neg meshgrid "
-    "diag_embed block_diag trace alias index_add scatter_add scatter_reduce index_put setitem copy squeeze_copy"
+    "diag_embed trace alias squeeze_copy"
 ).split()
 # Dropout in all its spellings; `native_dropout` gives a mask too and is left to the meter.
 _DROPOUTS = "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout feature_dropout".split()
@@ -74,12 +96,17 @@ ROWS = {
     **dict.fromkeys(_HOMOGENEOUS, AS_IS),
     **dict.fromkeys(_DROPOUTS, Row(dropout, "the identity")),
     **dict.fromkeys(
-        "where masked_fill maximum minimum fmax fmin masked_scatter pad scatter constant_pad_nd".split(),
+        "where maximum minimum fmax fmin pad constant_pad_nd".split(),
         Row(selection, "chosen values pass; chosen constants leak", ("constant",)),
     ),
     **dict.fromkeys(
-        "cat stack hstack vstack dstack column_stack".split(),
+        "cat stack hstack vstack dstack column_stack block_diag".split(),
         Row(joining, "each part its own; constant parts leak", ("constant",)),
+    ),
+    **dict.fromkeys(
+        "setitem copy fill masked_fill index_put index_add index_copy index_fill scatter scatter_add scatter_reduce "
+        "masked_scatter put slice_scatter select_scatter".split(),
+        Row(writing, "what is kept and what is written pass; constants leak", ("constant",), writes=True),
     ),
     "cosine_similarity": Row(cosine_similarity, "two norms and a product"),
 }
