@@ -27,9 +27,7 @@ def av(minilm: str) -> AttentionVisualizer:
     return AttentionVisualizer.from_pretrained(minilm)
 
 
-def test_float32_conserves_and_balances_on_every_pair(
-    av: AttentionVisualizer, pairs: list[tuple[str, str]]
-) -> None:
+def test_float32_conserves_and_balances_on_every_pair(av: AttentionVisualizer, pairs: list[tuple[str, str]]) -> None:
     maps = av.explain(pairs)
     assert len(maps) == PAIRS
     for one in maps:
@@ -83,7 +81,9 @@ def test_eager_and_sdpa_give_the_same_relevance(
 
 def test_each_side_of_a_similarity_holds_half(av: AttentionVisualizer) -> None:
     found = av.explain(("A man eats bread.", "Someone is having a sandwich at home."))
-    sides = {s: sum(r for u, r in zip(found.units, found.relevance, strict=True) if u.stream == s) for s in found.streams}
+    sides = {
+        s: sum(r for u, r in zip(found.units, found.relevance, strict=True) if u.stream == s) for s in found.streams
+    }
     assert sides.keys() == {"text", "text_pair"}
     assert sides["text"] == pytest.approx(found.value / 2, rel=1e-5)
     assert sides["text_pair"] == pytest.approx(found.value / 2, rel=1e-5)

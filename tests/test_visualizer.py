@@ -322,5 +322,5 @@ def test_weights_made_up_at_random_are_told(tiny_classifier: str, minilm: str) -
 
 def test_unknown_words_at_the_door(tiny_classifier: str) -> None:
     for words in ({"task": "sentence-similarty"}, {"pooling": "max"}, {"preset": "defualt"}, {"nonsense": 1}):
-        with pytest.raises(ClearheadError, match="must be one of|There is no setting"):
+        with pytest.raises(ClearheadError, match=r"must be one of|There is no setting"):
             AttentionVisualizer.from_pretrained(tiny_classifier, **words)

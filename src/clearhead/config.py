@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -69,7 +70,7 @@ class Settings:
                 raise UsageError(f"There is no setting {name!r}; there are {', '.join(_NAMES)}.{suggest(name, _NAMES)}")
         merged = {name: (value, origin) for origin, layer in layers.items() for name, value in layer.items()}
         preset = merged.get("preset", ("default", "default"))[0]
-        if preset not in PRESETS:
+        if not isinstance(preset, str) or preset not in PRESETS:
             raise choice("preset", preset, PRESETS)
         if preset != "default":
             merged = {name: (value, f"preset {preset}") for name, value in PRESETS[preset].items()} | merged
@@ -104,7 +105,7 @@ def read(path: str | Path) -> dict[str, Any]:
         data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"The settings file {path} cannot be read: {error.strerror}.") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"The settings file {path} is not TOML: {error}.") from error
     section = data.get("clearhead", data)
     if not isinstance(section, Mapping):
@@ -117,7 +118,7 @@ def _check(name: str, value: Any, kind: Any) -> None:
         if value not in get_args(kind):
             raise choice(name, value, get_args(kind))
     elif kind is float:
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise UsageError(f"`{name}` must be a number; found {value!r}.")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise UsageError(f"`{name}` must be a finite number; found {value!r}.")
     elif not isinstance(value, kind):
         raise UsageError(f"`{name}` must be true or false; found {value!r}.")

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import oracles
+from clearhead.config import Settings
 from clearhead.relevance import propagate
 from relevance.strategies import checked, choices, examples, values
 from relevance.twins import EXTREMES, KINDS, RECORD, agree, array, booked, inputs, named, residual
@@ -59,6 +60,20 @@ def test_adding_a_constant_leaks(spelling, kind, settings):
 def test_adding_a_constant_with_awkward_values(x, c, settings, seed):
     weights = inputs(2, 3, 4, seed=seed)
     checked(lambda t: ((t + c) * weights).sum(), x, oracles.AddConstant(array(c)), array(weights), settings)
+
+
+@pytest.mark.parametrize("shape", [(4,), (1, 4), (3, 1), (1, 1), ()])
+@pytest.mark.parametrize("leak", ["return", "record"])
+def test_a_dependent_that_is_broadcast_by_its_constant(shape, leak):
+    """Each row of the sum is a position; its leak goes to x, wherever x was repeated from."""
+    x, c, G = inputs(*shape), inputs(3, 4, seed=2), inputs(3, 4, seed=3)
+    p = propagate(lambda t: ((t + c) * G).sum(), [x], Settings(leak=leak))
+    full = x.expand(3, 4)
+    R = full * G
+    if leak == "return":
+        R = R + full.abs() / full.abs().sum(-1, keepdim=True) * (c * G).sum(-1, keepdim=True)
+    np.testing.assert_allclose(p.sources[0].relevance, R.sum_to_size(shape), rtol=1e-9)
+    assert booked(p)["constant", leak == "return"] == pytest.approx(float((c * G).sum()), rel=1e-12)
 
 
 @pytest.mark.parametrize("settings", KINDS, ids=named)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from clearhead.relevance import propagate
-from relevance.twins import EXTREMES, RECORD, inputs, named, residual
+from relevance.twins import EXTREMES, KINDS, RECORD, inputs, named, residual
 
 
 def test_embedding_lookups_are_sources_in_order():
@@ -135,7 +135,7 @@ WRITES = {
     "transposed": lambda y: y.t().mul_(torch.arange(3.0).double()),
     "zero_": lambda y: y[2].zero_(),
     "fill_": lambda y: y[1].fill_(2.0),
-    "copy_": lambda y: y[1].copy_(y[0] ** 2),
+    "copy_": lambda y: y[1].copy_(y[0] * 2),
     "clamp_": lambda y: y.clamp_(-0.5, 0.5),
     "chain": lambda y: y.mul_(2).add_(1).div_(3).sub_(0.2),
 }
@@ -154,3 +154,62 @@ def test_writing_in_place_keeps_the_forward_pass_right(name, settings):
     p = propagate(f, [x], settings)
     assert p.value == pytest.approx(float(f(x)), rel=1e-12)
     assert residual(p) <= 1e-12
+
+
+OPERATIONS = {
+    "relu": lambda y, V, n: F.relu(y),
+    "tanh": lambda y, V, n: torch.tanh(y),
+    "gelu": lambda y, V, n: F.gelu(y),
+    "silu": lambda y, V, n: F.silu(y),
+    "square": lambda y, V, n: y**2,
+    "linear": F.linear,
+    "matmul": lambda y, V, n: y @ V,
+    "layer_norm": lambda y, V, n: F.layer_norm(y, (4,), n, n),
+    "rms_norm": lambda y, V, n: F.rms_norm(y, (4,), n),
+    "plus": lambda y, V, n: y + n,
+    "times": lambda y, V, n: y * n,
+    "over": lambda y, V, n: y / (1 + y.abs().mean()),
+    "two factors": lambda y, V, n: y * y.flip(0),
+    "softmax": lambda y, V, n: torch.softmax(y, -1) * y,
+    "sum": lambda y, V, n: y + y.flip(0),
+    "getitem": lambda y, V, n: y[[2, 0, 1]],
+}
+# What plain autograd refuses, because it needs the value itself; all else a model may do.
+KEPT = {(name, "input") for name in ("gelu", "silu", "square", "linear", "matmul", "layer_norm", "rms_norm", "times")}
+KEPT |= {("over", "input"), ("two factors", "input"), ("softmax", "input"), ("relu", "output"), ("tanh", "output")}
+
+
+def overwritten(name: str, what: str, V: torch.Tensor, n: torch.Tensor):
+    """An operation between two linear layers whose input or output is overwritten once it is done."""
+
+    def f(t):
+        y = F.linear(t, V)
+        z = OPERATIONS[name](y, V, n)
+        (y if what == "input" else z).mul_(3)
+        return (F.linear(z, V) + y).square().sum()
+
+    return f
+
+
+WHAT = [(name, what) for name in OPERATIONS for what in ("input", "output")]
+
+
+@pytest.mark.parametrize(("name", "what"), WHAT)
+def test_what_plain_autograd_bears(name, what):
+    x, V, n = inputs(3, 4).requires_grad_(), inputs(4, 4, seed=3).requires_grad_(), inputs(4, seed=6).requires_grad_()
+    f = overwritten(name, what, V, n)
+    if (name, what) in KEPT:
+        with pytest.raises(RuntimeError, match="inplace"):
+            f(x).backward()
+    else:
+        f(x).backward()
+
+
+@pytest.mark.parametrize(("name", "what"), [each for each in WHAT if each not in KEPT])
+def test_what_torch_lets_a_model_overwrite_it_may_overwrite(name, what):
+    """A rule that needs a value which torch does not keep has to keep it by itself."""
+    x, f = inputs(3, 4), overwritten(name, what, inputs(4, 4, seed=3), inputs(4, seed=6))
+    for settings in KINDS:
+        p = propagate(f, [x], settings)
+        assert p.value == pytest.approx(float(f(x)), rel=1e-12)
+        assert residual(p) <= 1e-12

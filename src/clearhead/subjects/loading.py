@@ -33,11 +33,13 @@ def load(path: str | Path, *, task: str | None, pooling: str | None, trust_remot
     from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
     name = str(path)
+    check_pooling(pooling)
+    check_task(task)
     _inspect(name)
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     try:
         config = AutoConfig.from_pretrained(name, **options)
-        task = check_task(task) or _task(tuple(config.architectures or ()))
+        task = task or _task(tuple(config.architectures or ()))
         kind = AutoModelForSequenceClassification if task == "text-classification" else AutoModel
         more = {"dtype": dtype} if dtype is not None else {}
         model, report = kind.from_pretrained(name, use_safetensors=True, output_loading_info=True, **options, **more)
@@ -52,7 +54,7 @@ def load(path: str | Path, *, task: str | None, pooling: str | None, trust_remot
         processor=processor,
         name=_short(name),
         task=task,
-        pooling=check_pooling(pooling) or _pooling(name),
+        pooling=pooling or _pooling(name),
         warnings=_missing(report.get("missing_keys", ())),
     )
 
