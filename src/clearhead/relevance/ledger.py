@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from clearhead.maps import LedgerEntry
-from clearhead.relevance.numerics import total
+from clearhead.relevance.numerics import give_back, total
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +60,28 @@ class Ledger:
             return {}
         summed = torch.stack([torch.stack(parts).sum() for parts in self._amounts.values()]).tolist()
         return dict(zip(self._amounts, summed, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Where the leaks of one call are written down, and whether they are handed back."""
+
+    ledger: Ledger
+    place: Place
+    returns: bool
+
+    def book(self, cause: str, amount: Tensor) -> None:
+        """Write down an amount that is lost for good."""
+        self.ledger.book(cause, self.place, amount)
+
+    def settle(self, a: Tensor | None, gradient: Tensor, leaks: Mapping[str, Tensor]) -> Tensor:
+        """Book leaks [..., 1] by cause and, if leaks are returned, hand them to `a` [..., d]: the new gradient."""
+        if not self.returns or a is None or not leaks:
+            for cause, leak in leaks.items():
+                self.book(cause, leak)
+            return gradient
+        gradient, taken = give_back(a, sum(leaks.values(), torch.zeros_like(next(iter(leaks.values())))), gradient)
+        for cause, leak in leaks.items():
+            self.ledger.book(cause, self.place, leak.masked_fill(~taken, 0), returned=True)
+            self.ledger.book(cause, self.place, leak.masked_fill(taken, 0))
+        return gradient

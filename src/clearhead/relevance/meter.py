@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import FunctionCtx
 
-from clearhead.relevance.numerics import dot, give_back, row_dot
+from clearhead.relevance.numerics import dot, row_dot
 
 if TYPE_CHECKING:
     from clearhead.relevance.run import Call, Run
@@ -69,20 +69,24 @@ def metered(run: Run, call: Call, cause: str, *, share: float = 1.0) -> Any:
 
     With a `share`, each dependent input gets that part of torch's own gradient.
     """
-    place = run.place(call)
-    book = run.ledger.book
+    account = run.account(call)
 
     def arrives(y: Tensor, gradient: Tensor) -> None:
-        book(cause, place, dot(y, gradient))
+        account.book(cause, dot(y, gradient))
 
     def leaves(x: Tensor, gradient: Tensor) -> None:
-        book(cause, place, -dot(x, gradient))
+        account.book(cause, -dot(x, gradient))
 
     def enter(x: Tensor) -> Tensor:
         tap: Tensor = Tap.apply(x, leaves)
         return tap if share == 1 else Scale.apply(tap, share)
 
     return tapped(call.changed(enter).native(), arrives)
+
+
+def unruled(run: Run, call: Call) -> Any:
+    """An operation that no row covers."""
+    return metered(run, call, "unruled")
 
 
 def metered_rows(run: Run, call: Call, cause: str) -> Tensor:
@@ -92,7 +96,7 @@ def metered_rows(run: Run, call: Call, cause: str) -> Tensor:
     """
     if not run.returns:
         return metered(run, call, cause)  # type: ignore[no-any-return]
-    place = run.place(call)
+    account = run.account(call)
     arrived: list[tuple[Tensor, Tensor]] = []
 
     def arrives(y: Tensor, gradient: Tensor) -> None:
@@ -100,10 +104,7 @@ def metered_rows(run: Run, call: Call, cause: str) -> Tensor:
 
     def leaves(x: Tensor, gradient: Tensor) -> Tensor:
         full, y = arrived.pop()
-        leak = full - row_dot(x, gradient)
-        passed, lost = give_back(torch.where(torch.isfinite(x) & (y != 0), x, 0), leak, gradient)
-        run.ledger.book(cause, place, leak - lost, returned=True)
-        run.ledger.book(cause, place, lost)
-        return passed
+        takers = torch.where(torch.isfinite(x) & (y != 0), x, 0)
+        return account.settle(takers, gradient, {cause: full - row_dot(x, gradient)})
 
     return tapped(call.changed(lambda x: Tap.apply(x, leaves)).native(), arrives)  # type: ignore[no-any-return]

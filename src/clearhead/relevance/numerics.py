@@ -42,14 +42,13 @@ def stabilised(gradient: Tensor, z: Tensor, epsilon: float) -> tuple[Tensor, Ten
 def give_back(a: Tensor, leak: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
     r"""Add $\mathrm{sign}(a_i)\, S / \sum_k |a_k|$ to the gradient of `a` [..., d], for a leak S [..., 1].
 
-    Gives the new gradient and the part of the leak that found no taker: the whole row of `a` is 0, or so small or so
-    large that its share cannot be written down.
+    Gives the new gradient and which rows took their leak: a row of `a` that is all 0, or so small or so large that
+    its share cannot be written down, takes none.
     """
     size = a.abs().sum(-1, keepdim=True, dtype=leak.dtype)
     share = (leak / size).to(gradient.dtype)
     taken = torch.isfinite(share) & torch.isfinite(size) & (size >= torch.finfo(gradient.dtype).tiny)
-    share = share.masked_fill(~taken, 0)
-    return torch.addcmul(gradient, a.sign(), share), leak.masked_fill(taken, 0)
+    return torch.addcmul(gradient, a.sign(), share.masked_fill(~taken, 0)), taken
 
 
 def _product(value: Tensor, gradient: Tensor) -> Tensor:

@@ -12,8 +12,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from clearhead.config import Settings
 from clearhead.errors import UnruledOperationError
-from clearhead.relevance.ledger import Ledger, Place
-from clearhead.relevance.meter import metered
+from clearhead.relevance.ledger import Account, Ledger, Place
 from clearhead.tape import Function, Operation, Tape, writes_in_place
 
 
@@ -111,15 +110,13 @@ class Run:
 
     def apply(self, row: Row | None, call: Call) -> Any:
         """The result of one call under its row; without a row, torch's own under the leak meter."""
-        if row is not None:
-            return row.apply(self, call)
-        if self.settings.strict:
+        if row is None and self.settings.strict:
             place = self.place(call)
             raise UnruledOperationError(
                 f"`strict` allows only operations that have a rule; found `{place.operation}` in module "
                 f"{place.module or '(none)'!r}. Add a row for it, or leave `strict` out to meter what it loses."
             )
-        return metered(self, call, "unruled")
+        return (row or self.rows[OTHER]).apply(self, call)
 
     def unmetered(self, call: Call) -> Any:
         """An operation whose rule is torch's own gradient."""
@@ -154,6 +151,10 @@ class Run:
         self._calls += 1
         return Place(call.operation.name, self.tape.module(), self._calls)
 
+    def account(self, call: Call) -> Account:
+        """Where the leaks of the call are written down."""
+        return Account(self.ledger, self.place(call), self.returns)
+
     def source(self, value: Tensor, indices: Tensor | None = None) -> Tensor:
         """End relevance here: the model goes on with a copy of a new leaf."""
         leaf = value.detach().clone().requires_grad_()
@@ -174,6 +175,7 @@ def as_is(_: Run, call: Call) -> Any:
     return call.native()
 
 
+OTHER = "(any other)"  # the row of operations that have none
 AS_IS = Row(as_is, "homogeneous of degree one: the gradient is the rule")
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from clearhead.relevance.meter import unruled
 from clearhead.relevance.rules import attention, linear, norms, pointwise, products, sources
-from clearhead.relevance.run import Row
+from clearhead.relevance.run import OTHER, Row
 
 
 def _joined(*families: dict[str, Row]) -> dict[str, Row]:
@@ -16,4 +17,5 @@ def _joined(*families: dict[str, Row]) -> dict[str, Row]:
     return table
 
 
-ROWS = _joined(linear.ROWS, norms.ROWS, pointwise.ROWS, products.ROWS, attention.ROWS, sources.ROWS)
+_OTHER = {OTHER: Row(unruled, "torch's gradient, and the leak meter says whether that was right", ("unruled",))}
+ROWS = _joined(_OTHER, linear.ROWS, norms.ROWS, pointwise.ROWS, products.ROWS, attention.ROWS, sources.ROWS)

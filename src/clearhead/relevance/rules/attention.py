@@ -62,13 +62,13 @@ def _through_all(run: Run, call: Call) -> Tensor:
     Halving the output's gradient gives V its half; queries and keys are halved once more on their way out. What
     neither takes is softmax's.
     """
-    place, book = run.place(call), run.ledger.book
+    account = run.account(call)
     value = call.get(2, "value")
     factors = sum(1 for x in call.dependents() if x is not value)
     both = factors > 0 and dependent(value)
 
     def leaves(x: Tensor, gradient: Tensor) -> None:
-        book("softmax", place, -dot(x, gradient))
+        account.book("softmax", -dot(x, gradient))
 
     def enter(x: Tensor) -> Tensor:
         share = 1.0 if x is value else _share(call, x)
@@ -79,7 +79,7 @@ def _through_all(run: Run, call: Call) -> Tensor:
     held = result.detach()
 
     def arrives(gradient: Tensor) -> Tensor:
-        book("softmax", place, dot(held, gradient))
+        account.book("softmax", dot(held, gradient))
         return gradient / 2 if both else gradient
 
     result.register_hook(arrives)

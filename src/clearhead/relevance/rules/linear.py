@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 from torch.autograd import Function
 
-from clearhead.relevance.ledger import Ledger, Place
+from clearhead.relevance.ledger import Account
 from clearhead.relevance.meter import metered
-from clearhead.relevance.numerics import give_back, stabilised
+from clearhead.relevance.numerics import stabilised
 from clearhead.relevance.run import Call, Row, Run, dependent
-
-
-@dataclass(frozen=True, slots=True)
-class Books:
-    """What the backward pass of one linear call needs to know."""
-
-    epsilon: float
-    returns: bool
-    ledger: Ledger
-    place: Place
 
 
 class Linear(Function):
@@ -32,41 +21,29 @@ class Linear(Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, call: Call, weight_OI: Tensor, bias_O: Tensor | None, books: Books) -> Tensor:
+    def forward(
+        ctx: Any, a: Tensor, call: Call, weight_OI: Tensor, bias_O: Tensor | None, epsilon: float, account: Account
+    ) -> Tensor:
         """Torch's own result, bit for bit."""
-        z = call.native()
-        ctx.books = books
-        ctx.save_for_backward(a if books.returns else None, weight_OI, bias_O)
+        z: Tensor = call.native()
+        ctx.epsilon, ctx.account = epsilon, account
+        ctx.save_for_backward(a if account.returns else None, weight_OI, bias_O)
         # The output is kept by hand: torch lets a model overwrite it, since its own backward pass has no need of it.
-        ctx.z, ctx.version = (z.detach(), z._version) if books.epsilon else (None, 0)
-        ctx.again = call.native if books.epsilon else None
-        return z  # type: ignore[no-any-return]
+        ctx.z, ctx.version = (z.detach(), z._version) if epsilon else (None, 0)
+        ctx.again = call.native if epsilon else None
+        return z
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """The rule, the books, and what is handed back."""
         a, weight_OI, bias_O = ctx.saved_tensors
-        books: Books = ctx.books
-        leak = None
-        if books.epsilon:
+        leaks = {}
+        if ctx.epsilon:
             z = ctx.z if ctx.z._version == ctx.version else ctx.again()
-            gradient, leak = stabilised(gradient, z, books.epsilon)
-            books.ledger.book("epsilon", books.place, leak, returned=books.returns)
+            gradient, leaks["epsilon"] = stabilised(gradient, z, ctx.epsilon)
         if bias_O is not None:
-            lost = (gradient @ bias_O).unsqueeze(-1)
-            books.ledger.book("bias", books.place, lost, returned=books.returns)
-            leak = lost if leak is None else leak + lost
-        passed = gradient @ weight_OI
-        if books.returns and leak is not None:
-            passed, stranded = give_back(a, leak, passed)
-            _strand(books, stranded)
-        return passed, None, None, None, None
-
-
-def _strand(books: Books, stranded: Tensor) -> None:
-    """Correct the books where a leak could not be handed back, because its row of inputs is all 0."""
-    books.ledger.book("bias", books.place, stranded)
-    books.ledger.book("bias", books.place, -stranded, returned=True)
+            leaks["bias"] = (gradient @ bias_O).unsqueeze(-1)
+        return ctx.account.settle(a, gradient @ weight_OI, leaks), None, None, None, None, None
 
 
 def propagate(run: Run, call: Call, a: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
@@ -78,16 +55,16 @@ def propagate(run: Run, call: Call, a: Tensor, weight_OI: Tensor, bias_O: Tensor
     if not epsilon and bias_O is not None and not run.returns:
         return _with_bias_booked(run, call, bias_O)
     held = call.changed(Tensor.detach)
-    return Linear.apply(a, held, weight_OI, bias_O, Books(epsilon, run.returns, run.ledger, run.place(call)))  # type: ignore[no-any-return]
+    return Linear.apply(a, held, weight_OI, bias_O, epsilon, run.account(call))  # type: ignore[no-any-return]
 
 
 def _with_bias_booked(run: Run, call: Call, bias_O: Tensor) -> Tensor:
     """Rule 0, recorded: torch's own gradient is the rule, and the bias takes its part."""
     z: Tensor = call.native()
-    ledger, place = run.ledger, run.place(call)
+    account = run.account(call)
 
     def seen(gradient: Tensor) -> None:
-        ledger.book("bias", place, (gradient.flatten(0, -2).sum(0) if gradient.dim() > 1 else gradient) * bias_O)
+        account.book("bias", (gradient.flatten(0, -2).sum(0) if gradient.dim() > 1 else gradient) * bias_O)
 
     z.register_hook(seen)
     return z

@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from clearhead.relevance.ledger import Ledger, Place
-from clearhead.relevance.numerics import give_back
+from clearhead.relevance.ledger import Account
 from clearhead.relevance.run import Call, Row, Run
 
 Computed = Callable[[], tuple[Tensor, Tensor]]
-
-
-@dataclass(frozen=True, slots=True)
-class Books:
-    """What the backward pass of one norm needs to know."""
-
-    centred: bool
-    returns: bool
-    ledger: Ledger
-    place: Place
 
 
 class Norm(Function):
@@ -36,46 +24,45 @@ class Norm(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, compute: Computed, weight: Tensor | None, bias: Tensor | None, books: Books
+        ctx: Any,
+        x: Tensor,
+        compute: Computed,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        centred: bool,
+        account: Account,
     ) -> Tensor:
         """Torch's own result, made in here; all tensors have the normalised axes flattened into the last one."""
         y, scale = compute()
-        ctx.save_for_backward(x if books.returns and bias is not None else None, scale, weight, bias)
-        ctx.books = books
+        ctx.save_for_backward(x if account.returns and bias is not None else None, scale, weight, bias)
+        ctx.centred, ctx.account = centred, account
         return y
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """The rule, the books, and what is handed back."""
         x, scale, weight, bias = ctx.saved_tensors
-        books: Books = ctx.books
         u = gradient if weight is None else gradient * weight
-        passed = (u - u.mean(-1, keepdim=True)) if books.centred else u
+        passed = (u - u.mean(-1, keepdim=True)) if ctx.centred else u
         passed = (passed * scale).to(gradient.dtype)
-        if bias is not None:
-            leak = (gradient @ bias).unsqueeze(-1)
-            if books.returns:
-                passed, stranded = give_back(x, leak, passed)
-                books.ledger.book("norm bias", books.place, stranded)
-                leak = leak - stranded
-            books.ledger.book("norm bias", books.place, leak, returned=books.returns)
-        return passed, None, None, None, None
+        leaks = {} if bias is None else {"norm bias": (gradient @ bias).unsqueeze(-1)}
+        return ctx.account.settle(x, passed, leaks), None, None, None, None, None
 
 
 def _normalise(run: Run, call: Call, compute: Computed, bias: Tensor | None, *, centred: bool) -> Tensor:
     """`compute` gives y and the scale; axes that are normalised together are flattened into one on the way."""
     x, shape, weight = call.get(0, "input"), call.get(1, "normalized_shape"), call.get(2, "weight")
-    books = Books(centred, run.returns, run.ledger, run.place(call))
+    account = run.account(call)
     axes = len(shape)
     if axes == 1:
-        return Norm.apply(x, compute, weight, bias, books)  # type: ignore[no-any-return]
+        return Norm.apply(x, compute, weight, bias, centred, account)  # type: ignore[no-any-return]
     weight, bias = (None if t is None else t.flatten() for t in (weight, bias))
 
     def flat() -> tuple[Tensor, Tensor]:
         y, scale = compute()
         return y.flatten(-axes), scale.flatten(-axes)
 
-    result: Tensor = Norm.apply(x.flatten(-axes), flat, weight, bias, books)
+    result: Tensor = Norm.apply(x.flatten(-axes), flat, weight, bias, centred, account)
     return result.reshape(x.shape)
 
 

@@ -9,52 +9,44 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from clearhead.relevance.ledger import Ledger, Place
-from clearhead.relevance.numerics import give_back, row_dot
+from clearhead.relevance.ledger import Account
+from clearhead.relevance.numerics import row_dot
 from clearhead.relevance.rules.linear import bilinear
 from clearhead.relevance.rules.pointwise import mark, one_function
 from clearhead.relevance.run import Call, Row, Run, dependent
 
 
 @dataclass(frozen=True, slots=True)
-class Books:
-    """What the backward pass of one sum needs to know: `y = factor x + constant`."""
+class Term:
+    """The constant in `y = factor x + constant`, and why it is one."""
 
     factor: float
     constant: Tensor
     cause: str
-    returns: bool
-    ledger: Ledger
-    place: Place
 
 
 class Shift(Function):
     r"""$y = kx + c$ with a constant c: $G_x = kG_y$, and $\sum c\,G_y$ leaks; returned to x in its row when asked."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, call: Call, books: Books) -> Tensor:
+    def forward(ctx: Any, x: Tensor, call: Call, term: Term, account: Account) -> Tensor:
         """Torch's own result, made in here: an input handed out again would count as a view of itself."""
-        ctx.save_for_backward(x if books.returns else None)
-        ctx.books = books
+        ctx.save_for_backward(x if account.returns else None)
+        ctx.term, ctx.account = term, account
         return call.native()  # type: ignore[no-any-return]
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         """The rule, the books, and what is handed back."""
         (x,) = ctx.saved_tensors
-        books: Books = ctx.books
-        passed = gradient * books.factor if books.factor != 1 else gradient
+        term: Term = ctx.term
         rows = gradient if gradient.dim() else gradient.reshape(1)
-        leak = row_dot(books.constant.expand_as(rows) if gradient.dim() else books.constant.reshape(1), rows)
-        if books.returns:
-            takers = x * (gradient != 0)  # entries that nothing reads, such as masked scores, take nothing
-            row, value = (passed, takers) if gradient.dim() else (passed.reshape(1), takers.reshape(1))
-            row, stranded = give_back(value, leak, row)
-            passed = row.reshape(gradient.shape)
-            books.ledger.book(books.cause, books.place, stranded)
-            leak = leak - stranded
-        books.ledger.book(books.cause, books.place, leak, returned=books.returns)
-        return passed, None, None
+        constant = term.constant.reshape(1) if not term.constant.dim() else term.constant
+        leaks = {term.cause: row_dot(constant.expand_as(rows), rows)}
+        # Entries that nothing reads, such as masked scores, take nothing.
+        takers = None if x is None else x.reshape(rows.shape) * (rows != 0)
+        passed = rows * term.factor if term.factor != 1 else rows
+        return ctx.account.settle(takers, passed, leaks).reshape(gradient.shape), None, None, None
 
 
 def _shift(run: Run, call: Call, x: Tensor, factor: float, constant: Any) -> Tensor:
@@ -64,8 +56,8 @@ def _shift(run: Run, call: Call, x: Tensor, factor: float, constant: Any) -> Ten
         x = x.to(dtype).expand(torch.broadcast_shapes(x.shape, constant.shape))
     else:
         held = torch.full((), float(constant), dtype=x.dtype, device=x.device)
-    books = Books(factor, held, run.cause_of(constant), run.returns, run.ledger, run.place(call))
-    return mark(run, call, Shift.apply(x, call.changed(Tensor.detach), books))
+    term = Term(factor, held, run.cause_of(constant))
+    return mark(run, call, Shift.apply(x, call.changed(Tensor.detach), term, run.account(call)))
 
 
 def add(run: Run, call: Call) -> Any:
