@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from clearhead.maps import LedgerEntry
+from clearhead.relevance.keeping import Keeper, Kept
 from clearhead.relevance.numerics import give_back, total
 
 
@@ -64,15 +65,20 @@ class Ledger:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Where the leaks of one call are written down, and whether they are handed back."""
+    """Where the leaks of one call are written down, whether they are handed back, and who keeps values for that."""
 
     ledger: Ledger
     place: Place
     returns: bool
+    keeper: Keeper
 
     def book(self, cause: str, amount: Tensor) -> None:
         """Write down an amount that is lost for good."""
         self.ledger.book(cause, self.place, amount)
+
+    def keep(self, tensor: Tensor, *, when: bool = True) -> Kept | None:
+        """Keep a value for the way back, if it will be needed."""
+        return self.keeper.keep(tensor) if when else None
 
     def settle(self, a: Tensor | None, gradient: Tensor, leaks: Mapping[str, Tensor]) -> Tensor:
         """Book leaks [..., 1] by cause and, if leaks are returned, hand them to `a` [..., d]: the new gradient."""

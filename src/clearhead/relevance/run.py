@@ -12,6 +12,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from clearhead.config import Settings
 from clearhead.errors import UnruledOperationError
+from clearhead.relevance.keeping import Keeper
 from clearhead.relevance.ledger import Account, Ledger, Place
 from clearhead.tape import Function, Operation, Tape, writes_in_place
 
@@ -81,6 +82,7 @@ class Run:
     def __init__(self, settings: Settings, model: nn.Module | None, rows: dict[str, Row]) -> None:
         self.settings = settings
         self.ledger = Ledger()
+        self.keeper = Keeper()
         self.lookups: list[Lookup] = []
         self.images: Any = WeakTensorKeyDictionary()
         self.detached: Any = WeakTensorKeyDictionary()
@@ -97,6 +99,9 @@ class Run:
         if kwargs:
             values, also = _constants_detached(tuple(kwargs.values()))
             kwargs, depends = dict(zip(kwargs, values, strict=True)), depends or also
+        writes = writes_in_place(operation, args, kwargs)
+        if writes and args:
+            self.keeper.spare(args[0])
         if not depends and not (row is not None and row.always):
             return function(*args, **kwargs)
         if row is None and operation.composite is not None:
@@ -104,7 +109,7 @@ class Run:
         call = Call(operation, function, args, kwargs)
         if row is AS_IS:
             return self.unmetered(call)
-        if writes_in_place(operation, args, kwargs) and not (row is not None and row.writes):
+        if writes and not (row is not None and row.writes):
             return self._in_place(row, call)
         return self.apply(row, call)
 
@@ -153,7 +158,7 @@ class Run:
 
     def account(self, call: Call) -> Account:
         """Where the leaks of the call are written down."""
-        return Account(self.ledger, self.place(call), self.returns)
+        return Account(self.ledger, self.place(call), self.returns, self.keeper)
 
     def source(self, value: Tensor, indices: Tensor | None = None) -> Tensor:
         """End relevance here: the model goes on with a copy of a new leaf."""

@@ -27,22 +27,20 @@ class Linear(Function):
         """Torch's own result, bit for bit."""
         z: Tensor = call.native()
         ctx.epsilon, ctx.account = epsilon, account
-        ctx.save_for_backward(a if account.returns else None, weight_OI, bias_O)
-        # The output is kept by hand: torch lets a model overwrite it, since its own backward pass has no need of it.
-        ctx.z, ctx.version = (z.detach(), z._version) if epsilon else (None, 0)
-        ctx.again = call.native if epsilon else None
+        ctx.save_for_backward(weight_OI, bias_O)
+        ctx.a, ctx.z = account.keep(a, when=account.returns), account.keep(z, when=bool(epsilon))
         return z
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """The rule, the books, and what is handed back."""
-        a, weight_OI, bias_O = ctx.saved_tensors
+        weight_OI, bias_O = ctx.saved_tensors
         leaks = {}
         if ctx.epsilon:
-            z = ctx.z if ctx.z._version == ctx.version else ctx.again()
-            gradient, leaks["epsilon"] = stabilised(gradient, z, ctx.epsilon)
+            gradient, leaks["epsilon"] = stabilised(gradient, ctx.z.value, ctx.epsilon)
         if bias_O is not None:
             leaks["bias"] = (gradient @ bias_O).unsqueeze(-1)
+        a = ctx.a and ctx.a.value
         return ctx.account.settle(a, gradient @ weight_OI, leaks), None, None, None, None, None
 
 

@@ -34,19 +34,20 @@ class Norm(Function):
     ) -> Tensor:
         """Torch's own result, made in here; all tensors have the normalised axes flattened into the last one."""
         y, scale = compute()
-        ctx.save_for_backward(x if account.returns and bias is not None else None, scale, weight, bias)
+        ctx.save_for_backward(scale, weight, bias)
+        ctx.x = account.keep(x, when=account.returns and bias is not None)
         ctx.centred, ctx.account = centred, account
         return y
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """The rule, the books, and what is handed back."""
-        x, scale, weight, bias = ctx.saved_tensors
+        scale, weight, bias = ctx.saved_tensors
         u = gradient if weight is None else gradient * weight
         passed = (u - u.mean(-1, keepdim=True)) if ctx.centred else u
         passed = (passed * scale).to(gradient.dtype)
         leaks = {} if bias is None else {"norm bias": (gradient @ bias).unsqueeze(-1)}
-        return ctx.account.settle(x, passed, leaks), None, None, None, None, None
+        return ctx.account.settle(ctx.x and ctx.x.value, passed, leaks), None, None, None, None, None
 
 
 def _normalise(run: Run, call: Call, compute: Computed, bias: Tensor | None, *, centred: bool) -> Tensor:

@@ -10,10 +10,13 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from clearhead.relevance.keeping import Keeper
 from clearhead.relevance.meter import metered
 from clearhead.relevance.numerics import slope
 from clearhead.relevance.rules.norms import constant
 from clearhead.relevance.run import AS_IS, Call, Image, Row, Run, dependent
+
+Compute = Callable[[Tensor], Tensor]
 
 
 class Identity(Function):
@@ -24,19 +27,19 @@ class Identity(Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, compute: Callable[[Tensor], Tensor], keep: bool, at_zero: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, compute: Compute, keeper: Keeper, keep: bool, at_zero: float) -> Tensor:
         """Torch's own result, made in here: an input handed out again would count as a view of itself."""
         y = compute(x)
-        ctx.save_for_backward(x, y if keep else None)
+        ctx.x, ctx.y = keeper.keep(x), keeper.keep(y) if keep else None
         ctx.compute, ctx.at_zero = compute, at_zero
         return y
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
         """The slope of the line."""
-        x, y = ctx.saved_tensors
-        y = ctx.compute(x) if y is None else y
-        return gradient * slope(y, x, ctx.at_zero), None, None, None
+        x = ctx.x.value
+        y = ctx.y.value if ctx.y else ctx.compute(x)
+        return gradient * slope(y, x, ctx.at_zero), None, None, None, None
 
 
 def identity(at_zero: float) -> Callable[[Run, Call], Tensor]:
@@ -49,7 +52,7 @@ def identity(at_zero: float) -> Callable[[Run, Call], Tensor]:
         def compute(value: Tensor) -> Tensor:
             return call.function(value, *rest, **kwargs)  # type: ignore[no-any-return]
 
-        result: Tensor = Identity.apply(x, compute, False, at_zero)
+        result: Tensor = Identity.apply(x, compute, run.keeper, False, at_zero)
         return mark(run, call, result)
 
     return apply
@@ -109,7 +112,7 @@ def one_function(run: Run, call: Call, factors: list[Tensor]) -> Tensor | None:
     if any(image.root is not root for image in images) or math.prod(image.at_zero for image in images) != 0:
         return None
     held = call.changed(Tensor.detach)
-    result: Tensor = Identity.apply(run.entering(root), lambda _: held.native(), True, 0.0)
+    result: Tensor = Identity.apply(run.entering(root), lambda _: held.native(), run.keeper, True, 0.0)
     return mark(run, call, result)
 
 

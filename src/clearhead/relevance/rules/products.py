@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from clearhead.relevance.keeping import Kept
 from clearhead.relevance.ledger import Account
 from clearhead.relevance.numerics import row_dot
 from clearhead.relevance.rules.linear import bilinear
@@ -21,7 +22,7 @@ class Term:
     """The constant in `y = factor x + constant`, and why it is one."""
 
     factor: float
-    constant: Tensor
+    constant: Kept
     cause: str
 
 
@@ -31,20 +32,19 @@ class Shift(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, call: Call, term: Term, account: Account) -> Tensor:
         """Torch's own result, made in here: an input handed out again would count as a view of itself."""
-        ctx.save_for_backward(x if account.returns else None)
-        ctx.term, ctx.account = term, account
+        ctx.x, ctx.term, ctx.account = account.keep(x, when=account.returns), term, account
         return call.native()  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         """The rule, the books, and what is handed back."""
-        (x,) = ctx.saved_tensors
         term: Term = ctx.term
         rows = gradient if gradient.dim() else gradient.reshape(1)
-        constant = term.constant.reshape(1) if not term.constant.dim() else term.constant
+        held = term.constant.value
+        constant = held if held.dim() else held.reshape(1)
         leaks = {term.cause: row_dot(constant.expand_as(rows), rows)}
         # Entries that nothing reads, such as masked scores, take nothing.
-        takers = None if x is None else x.reshape(rows.shape) * (rows != 0)
+        takers = ctx.x.value.reshape(rows.shape) * (rows != 0) if ctx.x else None
         passed = rows * term.factor if term.factor != 1 else rows
         return ctx.account.settle(takers, passed, leaks).reshape(gradient.shape), None, None, None
 
@@ -56,7 +56,7 @@ def _shift(run: Run, call: Call, x: Tensor, factor: float, constant: Any) -> Ten
         x = x.to(dtype).expand(torch.broadcast_shapes(x.shape, constant.shape))
     else:
         held = torch.full((), float(constant), dtype=x.dtype, device=x.device)
-    term = Term(factor, held, run.cause_of(constant))
+    term = Term(factor, run.keeper.keep(held), run.cause_of(constant))
     return mark(run, call, Shift.apply(x, call.changed(Tensor.detach), term, run.account(call)))
 
 
