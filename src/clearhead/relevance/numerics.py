@@ -39,16 +39,29 @@ def stabilised(gradient: Tensor, z: Tensor, epsilon: float) -> tuple[Tensor, Ten
     return torch.add(gradient, share, alpha=-epsilon), lost
 
 
+def stabilised_entries(gradient: Tensor, z: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """As `stabilised`, with what is taken away entry by entry."""
+    share = gradient / z.abs().add_(epsilon)
+    return torch.add(gradient, share, alpha=-epsilon), share * z * epsilon
+
+
+def fair_shares(leak: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+    """`leak / size` where that can be written down, else 0; and where it can."""
+    share = leak / size
+    taken = torch.isfinite(share) & torch.isfinite(size) & (size >= torch.finfo(size.dtype).tiny)
+    return share.masked_fill(~taken, 0), taken
+
+
 def give_back(a: Tensor, leak: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
     r"""Add $\mathrm{sign}(a_i)\, S / \sum_k |a_k|$ to the gradient of `a` [..., d], for a leak S [..., 1].
 
     Gives the new gradient and which rows took their leak: a row of `a` that is all 0, or so small or so large that
     its share cannot be written down, takes none.
     """
-    size = a.abs().sum(-1, keepdim=True, dtype=leak.dtype)
-    share = (leak / size).to(gradient.dtype)
-    taken = torch.isfinite(share) & torch.isfinite(size) & (size >= torch.finfo(gradient.dtype).tiny)
-    return torch.addcmul(gradient, a.sign(), share.masked_fill(~taken, 0)), taken
+    share, taken = fair_shares(leak, a.abs().sum(-1, keepdim=True, dtype=leak.dtype))
+    narrow = share.to(gradient.dtype)
+    taken = taken & torch.isfinite(narrow)
+    return torch.addcmul(gradient, a.sign(), narrow.masked_fill(~taken, 0)), taken
 
 
 def _product(value: Tensor, gradient: Tensor) -> Tensor:

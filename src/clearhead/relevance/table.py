@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from clearhead.relevance.meter import unruled
-from clearhead.relevance.rules import attention, linear, norms, pointwise, products, sources
+from clearhead.relevance.rules import attention, convolution, linear, norms, pointwise, products, sources
 from clearhead.relevance.run import OTHER, Row
 
 
@@ -18,4 +18,6 @@ def _joined(*families: dict[str, Row]) -> dict[str, Row]:
 
 
 _OTHER = {OTHER: Row(unruled, "torch's gradient, and the leak meter says whether that was right", ("unruled",))}
-ROWS = _joined(_OTHER, linear.ROWS, norms.ROWS, pointwise.ROWS, products.ROWS, attention.ROWS, sources.ROWS)
+ROWS = _joined(
+    _OTHER, linear.ROWS, convolution.ROWS, norms.ROWS, pointwise.ROWS, products.ROWS, attention.ROWS, sources.ROWS
+)
