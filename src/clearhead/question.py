@@ -14,17 +14,37 @@ from clearhead.maps import Recipe, Target, Unit
 Ask = Callable[[list[Any]], tuple[Target, Tensor]]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """The units `first` to `last` (exclusive) of a pass, and the name of the tensor that holds their ids."""
+
+    first: int
+    last: int
+    ids: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """The patches of an image: so many rows and columns, row by row, from the unit `first` on."""
+
+    rows: int
+    columns: int
+    first: int = 0
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pass:
     """One call of the model: its tensors, the units they hold, and which float tensors are explained themselves.
 
-    Embedding lookups are explained without being named. The units lie along axis 1 of an explained tensor and along
-    the last axis of the ids of a lookup.
+    Embedding lookups are explained without being named: `spans` say which ids are whose. The units lie along axis 1
+    of an explained tensor, or on its `grid` if it is an image.
     """
 
     tensors: Mapping[str, Any]
     units: tuple[Unit, ...]
     explained: tuple[str, ...] = ()
+    spans: tuple[Span, ...] = ()
+    grid: Grid | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

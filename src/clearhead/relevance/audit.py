@@ -78,9 +78,9 @@ class Audit(Run):
         self.images[copy] = image
         return copy
 
-    def source(self, value: Tensor, indices: Tensor | None = None) -> Tensor:
+    def source(self, value: Tensor, indices: Tensor | None = None, first: int = 0, length: int | None = None) -> Tensor:
         """What a lookup hands out is not lost: it arrived at a source."""
-        result = super().source(value, indices)
+        result = super().source(value, indices, first, length)
         return self.entering(result) if self._stack else result
 
     def _left(self, result: Any, place: Place) -> Any:

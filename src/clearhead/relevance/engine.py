@@ -23,7 +23,9 @@ class Source:
     value: Tensor
     gradient: Tensor
     module: str
-    indices: Tensor | None
+    indices: Tensor | None = None
+    first: int = 0
+    length: int | None = None
 
     @property
     def relevance(self) -> Tensor:
@@ -83,7 +85,7 @@ class Recording:
             found = torch.autograd.grad(value.reshape(()), leaves, retain_graph=keep, allow_unused=True)
         gradients = [torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, found, strict=True)]
         sources = tuple(
-            Source(lookup.leaf.detach(), gradient, lookup.module, lookup.indices)
+            Source(lookup.leaf.detach(), gradient, lookup.module, lookup.indices, lookup.first, lookup.length)
             for lookup, gradient in zip(self._run.lookups, gradients, strict=True)
         )
         return Propagation(float(value.detach()), sources, self._run.ledger.entries())

@@ -13,9 +13,10 @@ from torch import Tensor
 from clearhead.config import Settings
 from clearhead.errors import ClearheadError, ModelError, NonFiniteError
 from clearhead.maps import LedgerEntry, RelevanceMap, Target
-from clearhead.question import Pass, Question
+from clearhead.question import Question
 from clearhead.relevance.audit import Audit
-from clearhead.relevance.engine import Propagation, Recording, Source
+from clearhead.relevance.collecting import collected
+from clearhead.relevance.engine import Propagation, Recording
 from clearhead.relevance.run import Run
 from clearhead.relevance.table import ROWS
 
@@ -81,32 +82,11 @@ def _by_unit(
     """The relevance of each unit, and entries for sources that belong to no unit."""
     parts, strays, start = [], [], 0
     for part, end in zip(question.passes, counts, strict=True):
-        summed = torch.zeros(len(part.units), dtype=torch.float64)
-        for position, source in enumerate(propagation.sources[start:end]):
-            rows = _rows(source, part, explained=position < len(part.explained))
-            if rows is not None:
-                summed += rows.cpu()
-            elif bool(lost := source.relevance.sum()):
-                strays.append(_stray(source, float(lost)))
+        summed, more = collected(propagation.sources[start:end], part)
         parts.append(summed.numpy())
+        strays += more
         start = end
     return np.concatenate(parts), tuple(strays)
-
-
-def _rows(source: Source, part: Pass, *, explained: bool) -> Tensor | None:
-    """The relevance of a source along its axis of units; None if it has no such axis."""
-    relevance, axis = source.relevance, 1
-    if not explained:
-        axis = relevance.dim() - 2
-    if axis < 0 or relevance.shape[axis] != len(part.units):
-        return None
-    if not explained and any(size != 1 for size in relevance.shape[:axis]):
-        return None
-    return relevance.movedim(axis, 0).flatten(1).sum(1)
-
-
-def _stray(source: Source, lost: float) -> LedgerEntry:
-    return LedgerEntry(cause="constant", module=source.module, operation="embedding", relevance=lost, returned=False)
 
 
 # ---- when something is wrong: look again, slowly -------------------------------------------------------------------

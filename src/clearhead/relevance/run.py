@@ -54,11 +54,17 @@ class Image:
 
 @dataclass(slots=True)
 class Lookup:
-    """A tensor where relevance ends: `leaf` collects the gradient, the model computes with a copy."""
+    """A tensor where relevance ends: `leaf` collects the gradient, the model computes with a copy.
+
+    `indices` are the ids of an embedding lookup; `first` and `length` say where along a joined sequence a learned
+    vector came to stand.
+    """
 
     leaf: Tensor
     module: str
     indices: Tensor | None = None
+    first: int = 0
+    length: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +94,8 @@ class Run:
         self.detached: Any = WeakTensorKeyDictionary()
         self.rows = rows
         self.tape = Tape(self.interpret, model)
+        self._model = model
+        self._learned: set[int] | None = None
         self._calls = 0
 
     # ---- from call to row --------------------------------------------------------------------------------------
@@ -160,11 +168,20 @@ class Run:
         """Where the leaks of the call are written down."""
         return Account(self.ledger, self.place(call), self.returns, self.keeper)
 
-    def source(self, value: Tensor, indices: Tensor | None = None) -> Tensor:
+    def source(self, value: Tensor, indices: Tensor | None = None, first: int = 0, length: int | None = None) -> Tensor:
         """End relevance here: the model goes on with a copy of a new leaf."""
         leaf = value.detach().clone().requires_grad_()
-        self.lookups.append(Lookup(leaf, self.tape.module(), indices))
+        self.lookups.append(Lookup(leaf, self.tape.module(), indices, first, length))
         return leaf.clone()
+
+    def learned(self, value: object) -> bool:
+        """Is the value a parameter or buffer of the model, or a view of one?"""
+        if not isinstance(value, Tensor) or self._model is None:
+            return False
+        if self._learned is None:
+            state = (*self._model.parameters(), *self._model.buffers())
+            self._learned = {tensor.untyped_storage().data_ptr() for tensor in state}
+        return value.untyped_storage().data_ptr() in self._learned
 
     def image(self, tensor: Tensor) -> Image:
         """What the tensor is a pointwise function of; itself if nothing else is known."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clearhead.errors import ModelError, UsageError
 from clearhead.maps import Unit
-from clearhead.question import Pass
+from clearhead.question import Pass, Span
 
 FAR = 1_000_000  # tokenizers without a limit say 1e30
 
@@ -52,7 +52,7 @@ def text_pass(
         for name, values in encoded.items()
         if name in ("input_ids", "attention_mask", "token_type_ids")
     }
-    return Pass(tensors=tensors, units=units), notes
+    return Pass(tensors=tensors, units=units, spans=(Span(first=0, last=len(units), ids="input_ids"),)), notes
 
 
 def _options(tokenizer: Any, **options: Any) -> dict[str, Any]:

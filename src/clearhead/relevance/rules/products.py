@@ -80,9 +80,26 @@ def _sum(run: Run, call: Call, first: float, second: float) -> Any:
     x, other = call.get(0, "input"), call.get(1, "other")
     if dependent(x) and dependent(other):
         return mark(run, call, call.native())
+    moving, constant = (x, other) if dependent(x) else (other, x)
+    if by_position(run, moving, constant):
+        vectors = run.source(constant)
+        args = (moving, vectors) if dependent(x) else (vectors, moving)
+        return call.function(*args, *call.args[2:], **call.kwargs)
     if dependent(x):
         return _shift(run, call, x, first, _times(other, second))
     return _shift(run, call, other, second, _times(x, first))
+
+
+def by_position(run: Run, moving: Tensor, constant: object) -> bool:
+    """Is the constant one learned vector per position, such as a position embedding? Then it is a source."""
+    if not isinstance(constant, Tensor) or not 2 <= constant.dim() <= moving.dim() <= 3 or moving.dim() < 2:
+        return False
+    fits = (
+        constant.shape[-2:] == moving.shape[-2:]
+        and constant.shape[-2] > 1
+        and constant.numel() == constant.shape[-2:].numel()
+    )
+    return fits and constant.is_floating_point() and run.learned(constant) and bool(constant.abs().amax() < 1e4)
 
 
 def _times(constant: Any, factor: float) -> Any:

@@ -49,10 +49,30 @@ def writing(run: Run, call: Call) -> Any:
 
 def joining(run: Run, call: Call) -> Any:
     """`cat`, `stack`: constant parts are leaks."""
-    parts = call.get(0, "tensors", ())
+    parts = list(call.get(0, "tensors", ()))
+    if call.operation.name == "cat":
+        parts = _learned_parts(run, parts, call.get(1, "dim", 0))
+        call = Call(
+            call.operation,
+            call.function,
+            (parts, *call.args[1:]),
+            {k: v for k, v in call.kwargs.items() if k != "tensors"},
+        )
     if any(not dependent(part) and part.is_floating_point() and part.numel() for part in parts):
         return metered(run, call, "constant")
     return call.native()
+
+
+def _learned_parts(run: Run, parts: list[Tensor], axis: int) -> list[Tensor]:
+    """Learned vectors that are put before or behind a sequence (CLS, registers) are sources, with their place in it."""
+    if not all(part.dim() == 3 for part in parts) or axis % 3 != 1:
+        return parts
+    length, first, joined = sum(part.shape[1] for part in parts), 0, []
+    for part in parts:
+        own = not dependent(part) and part.is_floating_point() and run.learned(part)
+        joined.append(run.source(part, None, first, length) if own else part)
+        first += part.shape[1]
+    return joined
 
 
 def _constants(call: Call) -> bool:
