@@ -173,3 +173,18 @@ def test_dropped_weights_are_not_dropped(settings):
     assert two.value == pytest.approx(one.value, rel=1e-12)
     for a, b in zip(one.sources, two.sources, strict=True):
         np.testing.assert_allclose(b.relevance, a.relevance, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("settings", KINDS, ids=named)
+def test_one_tensor_as_queries_keys_and_values(settings):
+    """Shares go by place, not by tensor: fused and written out agree when a model passes the same tensor thrice."""
+    x, weights = inputs(1, 1, 4, 2), inputs(4, 2, seed=9)
+    fused_one = propagate(lambda t: (F.scaled_dot_product_attention(t, t, t) * weights).sum(), [x], settings)
+
+    def written(t):
+        return (torch.softmax(t @ t.transpose(-2, -1) / 2**0.5, -1) @ t * weights).sum()
+
+    np.testing.assert_allclose(
+        fused_one.sources[0].relevance, propagate(written, [x], settings).sources[0].relevance, rtol=1e-9, atol=1e-12
+    )
+    assert residual(fused_one) <= 1e-12

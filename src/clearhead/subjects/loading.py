@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from torch import nn
 
+from clearhead import zoo
 from clearhead.errors import ModelError, choice
 
 Task = Literal["text-classification", "sentence-similarity"]
@@ -32,10 +33,9 @@ def load(path: str | Path, *, task: str | None, pooling: str | None, trust_remot
     """The model and tokenizer in `path`, or behind a hub id. Raises ModelError, or UsageError for an unknown task."""
     from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
-    name = str(path)
     check_pooling(pooling)
     check_task(task)
-    _inspect(name)
+    shown, name = _place(str(path))
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     try:
         config = AutoConfig.from_pretrained(name, **options)
@@ -52,7 +52,7 @@ def load(path: str | Path, *, task: str | None, pooling: str | None, trust_remot
     return Loaded(
         model=model.eval(),
         processor=processor,
-        name=_short(name),
+        name=shown,
         task=task,
         pooling=pooling or _pooling(name),
         warnings=_missing(report.get("missing_keys", ())),
@@ -91,9 +91,15 @@ def _task(architectures: tuple[str, ...]) -> str:
     return "sentence-similarity"
 
 
-def _short(name: str) -> str:
-    """A hub id as it is; of a folder the last two names, which look like one and give no home away."""
-    return "/".join(Path(name).resolve().parts[-2:]) if Path(name).is_dir() else name
+def _place(name: str) -> tuple[str, str]:
+    """The name to show and where to load from: a model in the box, a folder, or a hub id.
+
+    Of a folder the last two names are shown, which look like a hub id and give no home away.
+    """
+    if name.startswith(zoo.PREFIX) and not Path(name).exists():
+        return name, str(zoo.folder(name))
+    _inspect(name)
+    return ("/".join(Path(name).resolve().parts[-2:]) if Path(name).is_dir() else name), name
 
 
 def _inspect(name: str) -> None:

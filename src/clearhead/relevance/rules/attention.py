@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clearhead.relevance.meter import Scale, Tap, metered_rows
+from clearhead.relevance.meter import ReadOnlyTap, metered_rows
 from clearhead.relevance.numerics import dot
 from clearhead.relevance.rules.norms import constant
 from clearhead.relevance.run import Call, Row, Run, dependent
+
+_TENSORS = ("query", "key", "value", "attn_mask")
 
 
 def softmax(run: Run, call: Call) -> Any:
@@ -63,19 +65,24 @@ def _through_all(run: Run, call: Call) -> Tensor:
     neither takes is softmax's.
     """
     account = run.account(call)
-    value = call.get(2, "value")
-    factors = sum(1 for x in call.dependents() if x is not value)
-    both = factors > 0 and dependent(value)
+    tensors = [call.get(position, name) for position, name in enumerate(_TENSORS)]
+    query, key, value, mask = map(dependent, tensors)
+    both = value and (query or key or mask)
 
-    def leaves(x: Tensor, gradient: Tensor) -> None:
-        account.book("softmax", -dot(x, gradient))
+    def enter(x: Tensor, share: float) -> Tensor:
+        def leaves(x: Tensor, gradient: Tensor) -> Tensor:
+            gradient = gradient * share if share != 1 else gradient
+            account.book("softmax", -dot(x, gradient))
+            return gradient
 
-    def enter(x: Tensor) -> Tensor:
-        share = 1.0 if x is value else _share(call, x)
-        tap: Tensor = Tap.apply(x, leaves)
-        return Scale.apply(tap, share) if share != 1 else tap
+        tap: Tensor = ReadOnlyTap.apply(x, leaves)
+        return tap
 
-    result: Tensor = call.changed(enter).native()
+    score = 0.5 if query and key else 1.0
+    shares = (score, score, 1.0, 1.0)  # by place: a model may pass one tensor as all three
+    entered = [enter(x, share) if dependent(x) else x for x, share in zip(tensors, shares, strict=True)]
+    options = {name: option for name, option in call.kwargs.items() if name not in _TENSORS}
+    result: Tensor = call.function(*entered, *call.args[4:], **options)
     held = result.detach()
 
     def arrives(gradient: Tensor) -> Tensor:
@@ -84,12 +91,6 @@ def _through_all(run: Run, call: Call) -> Tensor:
 
     result.register_hook(arrives)
     return result
-
-
-def _share(call: Call, x: Tensor) -> float:
-    """Half for a query or key whose partner depends too, all for one on its own or for a dependent mask."""
-    query, key = call.get(0, "query"), call.get(1, "key")
-    return 0.5 if (x is query or x is key) and dependent(query) and dependent(key) else 1.0
 
 
 def explicit(
