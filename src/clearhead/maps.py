@@ -214,6 +214,8 @@ class RelevanceMap:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RelevanceMap:
         """The map that `to_dict` wrote; raises UsageError for another schema."""
+        if not isinstance(data, Mapping):
+            raise UsageError(f"A map is a JSON object; found a {type(data).__name__}. Read a list of maps one by one.")
         if data.get("schema") != SCHEMA:
             raise UsageError(
                 f"This version reads schema {SCHEMA}; found {data.get('schema')!r}. Explain again to renew it."
@@ -257,7 +259,10 @@ class RelevanceMap:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise OutputError(f"A saved map is a JSON file; {path} cannot be read as one: {error}.") from error
-        return cls.from_dict(data)
+        try:
+            return cls.from_dict(data)
+        except (KeyError, TypeError) as error:
+            raise OutputError(f"{path} is not a saved map: {type(error).__name__}: {error}.") from error
 
     def show(self) -> None:
         """Print the map to the terminal: coloured tokens, a bar per token, the ledger."""

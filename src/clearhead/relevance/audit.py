@@ -15,7 +15,7 @@ from clearhead.relevance.engine import replay
 from clearhead.relevance.ledger import Ledger, Place
 from clearhead.relevance.meter import Tap, tapped
 from clearhead.relevance.numerics import dot
-from clearhead.relevance.run import AS_IS, Call, Image, Row, Run, tensors
+from clearhead.relevance.run import AS_IS, Call, Row, Run, tensors
 from clearhead.relevance.table import ROWS
 
 
@@ -75,7 +75,7 @@ class Audit(Run):
             self.measured.book("measured", place, -dot(value, gradient))
 
         copy: Tensor = Tap.apply(x, leaves)
-        self.images[copy] = image
+        self.remember(copy, image.root, image.at_zero)
         return copy
 
     def source(self, value: Tensor, indices: Tensor | None = None, first: int = 0, length: int | None = None) -> Tensor:
@@ -89,9 +89,8 @@ class Audit(Run):
             self.measured.book("measured", place, dot(value, gradient))
 
         copy = tapped(result, arrives)
-        if isinstance(copy, Tensor) and isinstance(result, Tensor) and result in self.images:
-            known: Image = self.images[result]
-            self.images[copy] = known if known.root is not result else Image(copy, 0.0)
+        if isinstance(copy, Tensor) and isinstance(result, Tensor) and (known := self.image(result)).root is not result:
+            self.remember(copy, known.root, known.at_zero)
         return copy
 
     # ---- places ------------------------------------------------------------------------------------------------

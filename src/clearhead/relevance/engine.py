@@ -77,18 +77,28 @@ class Recording:
         if not value.requires_grad or not self._run.lookups:
             raise ModelError(
                 "The explained value must depend on the input by differentiable operations; no gradient reaches any "
-                "input or embedding. Is the model computing under `torch.no_grad()`, or with integer arithmetic?"
+                "input or embedding. Is the model computing under `torch.no_grad()`, with integer arithmetic, or only "
+                "with operations whose rule makes them constants (`exp`, `1/x`, norms)?"
             )
         self._run.ledger.clear()
         leaves = [lookup.leaf for lookup in self._run.lookups]
         with torch.inference_mode(False), torch.enable_grad():
-            found = torch.autograd.grad(value.reshape(()), leaves, retain_graph=keep, allow_unused=True)
+            found = self._pulled(value, leaves, keep=keep)
         gradients = [torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, found, strict=True)]
         sources = tuple(
             Source(lookup.leaf.detach(), gradient, lookup.module, lookup.indices, lookup.first, lookup.length)
             for lookup, gradient in zip(self._run.lookups, gradients, strict=True)
         )
         return Propagation(float(value.detach()), sources, self._run.ledger.entries())
+
+    def _pulled(self, value: Tensor, leaves: list[Tensor], *, keep: bool) -> tuple[Tensor | None, ...]:
+        try:
+            return torch.autograd.grad(value.reshape(()), leaves, retain_graph=keep, allow_unused=True)
+        except RuntimeError as error:
+            raise ModelError(
+                f"Relevance cannot be sent back through this model: {error}. Gradient checkpointing and code that "
+                "torch cannot differentiate twice over are not supported; switch them off."
+            ) from error
 
 
 def propagate(

@@ -120,5 +120,8 @@ def _with_residual_named(found: RelevanceMap, question: Question, settings: Sett
         return found
     worst = next(iter(_audited(question, settings).imbalances()), None)
     named = f"; most of it is lost in `{worst.operation}` of module {worst.module!r}" if worst else ""
-    note = f"The books do not balance: {open_:.2e} of {found.value:.4g} is unaccounted for{named}. Please report this."
+    note = (
+        f"The books do not balance: {open_:.2e} of {found.value:.4g} is unaccounted for{named}. Code that torch cannot "
+        "intercept (TorchScript, a custom autograd.Function, `.data`) does this; if there is none, please report it."
+    )
     return replace(found, warnings=(*found.warnings, note))

@@ -62,6 +62,19 @@ class Scale(Function):
         return gradient * ctx.factor, None
 
 
+def owned(result: Tensor) -> Tensor:
+    """The same memory in a tensor that is no view, so that a model may overwrite it and its hooks stay with it."""
+    return torch.ops.aten._unsafe_view(result, result.shape) if result._is_view() else result
+
+
+def hooked(result: Tensor, seen: Callable[[Tensor], Tensor | None]) -> Tensor:
+    """The result, with `seen` on its gradient."""
+    result = owned(result)
+    if result.requires_grad:
+        result.register_hook(seen)
+    return result
+
+
 def tapped(result: Any, seen: Seen) -> Any:
     """The result with a tap on each of its tensors that carries a gradient."""
     if isinstance(result, Tensor):

@@ -46,10 +46,14 @@ class Call:
 
 @dataclass(slots=True)
 class Image:
-    """A tensor that is a pointwise function f of another one, `root`; `at_zero` is f(0)."""
+    """A tensor that is a pointwise function f of another one, `root`; `at_zero` is f(0).
+
+    `versions` of root and image tell whether either was overwritten since.
+    """
 
     root: Tensor
     at_zero: float
+    versions: tuple[int, int]
 
 
 @dataclass(slots=True)
@@ -110,6 +114,8 @@ class Run:
         writes = writes_in_place(operation, args, kwargs)
         if writes and args:
             self.keeper.spare(args[0])
+        if "out" in kwargs:
+            self.keeper.spare(kwargs["out"])
         if not depends and not (row is not None and row.always):
             return function(*args, **kwargs)
         if row is None and operation.composite is not None:
@@ -150,6 +156,8 @@ class Run:
             kwargs["inplace"] = False
         function = call.operation.out_of_place or call.function
         result = self.apply(row, Call(call.operation, function, (written.clone(), *rest), kwargs))
+        if not dependent(result) and written.requires_grad and not written._is_view():
+            written.detach_()  # what was overwritten by a constant is one
         return written.copy_(result)
 
     # ---- what rows share ---------------------------------------------------------------------------------------
@@ -185,7 +193,14 @@ class Run:
 
     def image(self, tensor: Tensor) -> Image:
         """What the tensor is a pointwise function of; itself if nothing else is known."""
-        return self.images.get(tensor) or Image(tensor, 0.0)
+        known: Image | None = self.images.get(tensor)
+        if known is not None and known.versions == (known.root._version, tensor._version):
+            return known
+        return Image(tensor, 0.0, (tensor._version, tensor._version))
+
+    def remember(self, tensor: Tensor, root: Tensor, at_zero: float) -> None:
+        """Note that `tensor` is a pointwise function of `root`."""
+        self.images[tensor] = Image(root, at_zero, (root._version, tensor._version))
 
     def cause_of(self, constant: object) -> str:
         """Why a constant is one."""

@@ -34,7 +34,7 @@ def text_pass(
         if not isinstance(text, str):
             raise UsageError(f"A text must be a string; found {type(text).__name__} as {stream}.")
         if not text.strip():
-            raise UsageError(f"A text needs at least one visible character; the {stream} text is empty.")
+            raise UsageError(f"A text needs at least one visible character; found none in {stream!r}.")
     encoded = tokenizer(*texts.values(), **_options(tokenizer, truncation=False))
     notes = []
     count = len(encoded["input_ids"])
@@ -47,6 +47,8 @@ def text_pass(
         encoded = tokenizer(*texts.values(), **_options(tokenizer, truncation=True, max_length=limit))
         notes.append(_cut(encoded, texts, count, limit))
     units = _units(tokenizer, encoded, texts, first)
+    if all(unit.special for unit in units):
+        raise UsageError("A text needs at least one character that the tokenizer keeps; found none.")
     tensors = {
         name: torch.tensor([values], device=device)
         for name, values in encoded.items()
@@ -98,12 +100,15 @@ def _span(text: str, span: tuple[int, int] | None, *, special: bool) -> tuple[in
 
 
 def _cut(encoded: Any, texts: Mapping[str, str], count: int, limit: int) -> str:
-    spans = encoded.get("offset_mapping")
-    text = list(texts.values())[-1]
+    """What was cut, for each text that lost something."""
+    spans = encoded.get("offset_mapping") or []
     sides = encoded.sequence_ids(0) if spans else []
-    kept = max((end for (_, end), side in zip(spans or [], sides, strict=True) if side == len(texts) - 1), default=0)
-    what = f": from character {kept} on, {text[kept : kept + 40].strip()!r}..." if kept else ""
-    return f"The text was cut from {count} to {limit} tokens{what}"
+    lost = []
+    for n, (stream, text) in enumerate(texts.items()):
+        kept = max((end for (_, end), side in zip(spans, sides, strict=True) if side == n), default=0)
+        if spans and text[kept:].strip():
+            lost.append(f"{stream} from character {kept} on, {text[kept : kept + 40].strip()!r}...")
+    return f"The text was cut from {count} to {limit} tokens: {'; '.join(lost)}".removesuffix(": ")
 
 
 def tensor_pass(tensors: Mapping[str, Any], device: torch.device) -> Pass:
@@ -113,13 +118,22 @@ def tensor_pass(tensors: Mapping[str, Any], device: torch.device) -> Pass:
     anything that is not a batch of one, ModelError if there is nothing to explain.
     """
     moved = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in tensors.items()}
-    batched = {name: t for name, t in moved.items() if isinstance(t, Tensor) and t.dim() > 1}
+    batched = {name: t for name, t in moved.items() if isinstance(t, Tensor) and t.dim() > 1 and "mask" not in name}
     for name, tensor in batched.items():
         if tensor.shape[0] != 1:
             shape = tuple(tensor.shape)
-            raise UsageError(f"Tensors are explained one at a time; `{name}` has shape {shape}. Slice it.")
-    floats = tuple(name for name, t in batched.items() if t.is_floating_point() and "mask" not in name)
-    ids = [t for name, t in batched.items() if not t.is_floating_point() and "mask" not in name and t.dim() == 2]
+            raise UsageError(
+                f"The first axis of each tensor must be a batch of 1; `{name}` has shape {shape}. Explain one at a "
+                "time, or wrap a model that takes the sequence first in one that transposes."
+            )
+    floats = tuple(name for name, t in batched.items() if t.is_floating_point())
+    ids = [t for t in batched.values() if not t.is_floating_point() and t.dim() == 2]
+    sequences = [name for name in batched if name in floats or name.endswith("input_ids")]
+    if len(sequences) > 1:
+        raise UsageError(
+            f"One sequence is explained at a time; found {', '.join(sequences)}. Wrap the model in one that takes the "
+            "sequence to explain and holds the others fixed."
+        )
     leading = [moved[name] for name in floats] or ids
     if not leading or not leading[0].shape[1]:
         raise ModelError(

@@ -14,6 +14,7 @@ from clearhead.errors import ModelError, choice
 
 Task = Literal["text-classification", "sentence-similarity"]
 Pooling = Literal["mean", "cls"]
+_POOLINGS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}  # as older folders spell them
 _HEADS = {"ForSequenceClassification": "text-classification"}  # by the suffix of the model's class
 
 
@@ -54,7 +55,7 @@ def load(path: str | Path, *, task: str | None, pooling: str | None, trust_remot
         processor=processor,
         name=shown,
         task=task,
-        pooling=pooling or _pooling(name),
+        pooling=pooling or (_pooling(name) if task == "sentence-similarity" else "mean"),
         warnings=_missing(report.get("missing_keys", ())),
     )
 
@@ -124,12 +125,35 @@ def _inspect(name: str) -> None:
 
 
 def _pooling(name: str) -> str:
-    """What a sentence-embedding folder says about its pooling; the mean if it says nothing."""
-    try:
-        said = json.loads((Path(name) / "1_Pooling" / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    """What a sentence-embedding model says about its pooling; the mean if it says nothing. Raises ModelError."""
+    said = _said(name, "1_Pooling/config.json")
+    if not isinstance(said, dict):
         return "mean"
-    return "cls" if said.get("pooling_mode_cls_token") else "mean"
+    older = [key for key, value in said.items() if key.startswith("pooling_mode_") and value is True]
+    modes = {str(_POOLINGS.get(key, key)) for key in (*older, said.get("pooling_mode")) if key}
+    if len(modes) == 1 and modes <= set(get_args(Pooling)):
+        return modes.pop()
+    raise ModelError(
+        f"Tokens are pooled by {' or '.join(get_args(Pooling))}; {name!r} says {', '.join(sorted(modes)) or 'nothing'}."
+        " Choose with pooling=..., or pass tensors and a target function that pools as the model does."
+    )
+
+
+def _said(name: str, file: str) -> Any:
+    """A JSON file of a folder or hub id; None if there is none."""
+    from transformers.utils.hub import cached_file
+
+    try:
+        path = cached_file(
+            name,
+            file,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+            _raise_exceptions_for_gated_repo=False,
+        )
+        return json.loads(Path(path).read_text(encoding="utf-8")) if path else None
+    except (OSError, ValueError):
+        return None
 
 
 def _missing(keys: Any) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -99,9 +100,11 @@ def _index(wanted: str | int, labels: Mapping[int, str], count: int, name: str) 
         known = {label.lower(): index for index, label in labels.items()}
         if wanted.lower() in known:
             return known[wanted.lower()]
-        if not wanted.lstrip("-").isdigit():
+        if not re.fullmatch(r"-?[0-9]+", wanted):
             listed = ", ".join(labels.values()) if labels else f"0 to {count - 1}"
             raise UsageError(f"`{name}` must be one of {listed}; found {wanted!r}.{suggest(wanted, labels.values())}")
+    elif isinstance(wanted, bool) or not isinstance(wanted, int):
+        raise UsageError(f"`{name}` must be a label, an index or a function; found {wanted!r}.")
     index = int(wanted)
     if not 0 <= index < count:
         raise UsageError(f"`{name}` must be an index from 0 to {count - 1}; found {index}.")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from types import MethodType
 from typing import Any
+from weakref import WeakMethod
 
 from torch import nn
 from torch.overrides import TorchFunctionMode
@@ -30,7 +32,8 @@ class Tape(TorchFunctionMode):
 
     def __init__(self, interpret: Interpreter, model: nn.Module | None = None) -> None:
         super().__init__()
-        self._interpret = interpret
+        # Whoever interprets usually owns the tape: a weak reference, so that no cycle keeps activations alive.
+        self._interpret = WeakMethod(interpret) if isinstance(interpret, MethodType) else lambda: interpret
         self._paths = {} if model is None else {id(module): path for path, module in model.named_modules()}
 
     def __torch_function__(
@@ -40,7 +43,10 @@ class Tape(TorchFunctionMode):
         found = resolve(function)
         if found.question:
             return function(*args, **(kwargs or {}))
-        return self._interpret(found, function, args, kwargs or {})
+        interpret = self._interpret()
+        if interpret is None:
+            raise RuntimeError("The tape outlived its interpreter.")
+        return interpret(found, function, args, kwargs or {})
 
     def under(self, function: Function, *args: Any, **kwargs: Any) -> Any:
         """Call a function whose own torch calls shall meet the tape again, from inside an interpreter."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clearhead.relevance.meter import ReadOnlyTap, metered_rows
+from clearhead.relevance.meter import ReadOnlyTap, hooked, metered_rows, owned
 from clearhead.relevance.numerics import dot
 from clearhead.relevance.rules.norms import constant
 from clearhead.relevance.run import Call, Row, Run, dependent
@@ -82,15 +82,14 @@ def _through_all(run: Run, call: Call) -> Tensor:
     shares = (score, score, 1.0, 1.0)  # by place: a model may pass one tensor as all three
     entered = [enter(x, share) if dependent(x) else x for x, share in zip(tensors, shares, strict=True)]
     options = {name: option for name, option in call.kwargs.items() if name not in _TENSORS}
-    result: Tensor = call.function(*entered, *call.args[4:], **options)
+    result = owned(call.function(*entered, *call.args[4:], **options))
     held = result.detach()
 
     def arrives(gradient: Tensor) -> Tensor:
         account.book("softmax", dot(held, gradient))
         return gradient / 2 if both else gradient
 
-    result.register_hook(arrives)
-    return result
+    return hooked(result, arrives)
 
 
 def explicit(

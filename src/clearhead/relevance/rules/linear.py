@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from clearhead.relevance.ledger import Account
-from clearhead.relevance.meter import metered
+from clearhead.relevance.meter import hooked, metered, owned
 from clearhead.relevance.numerics import stabilised
 from clearhead.relevance.run import Call, Row, Run, dependent
 
@@ -25,7 +25,7 @@ class Linear(Function):
         ctx: Any, a: Tensor, call: Call, weight_OI: Tensor, bias_O: Tensor | None, epsilon: float, account: Account
     ) -> Tensor:
         """Torch's own result, bit for bit."""
-        z: Tensor = call.native()
+        z = owned(call.native())
         ctx.epsilon, ctx.account = epsilon, account
         ctx.save_for_backward(weight_OI, bias_O)
         ctx.a, ctx.z = account.keep(a, when=account.returns), account.keep(z, when=bool(epsilon))
@@ -35,11 +35,12 @@ class Linear(Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """The rule, the books, and what is handed back."""
         weight_OI, bias_O = ctx.saved_tensors
+        weight_OI = weight_OI.to(gradient.dtype)  # wider under autocast
         leaks = {}
         if ctx.epsilon:
             gradient, leaks["epsilon"] = stabilised(gradient, ctx.z.value, ctx.epsilon)
         if bias_O is not None:
-            leaks["bias"] = (gradient @ bias_O).unsqueeze(-1)
+            leaks["bias"] = (gradient @ bias_O.to(gradient.dtype)).unsqueeze(-1)
         a = ctx.a and ctx.a.value
         return ctx.account.settle(a, gradient @ weight_OI, leaks), None, None, None, None, None
 
@@ -58,14 +59,12 @@ def propagate(run: Run, call: Call, a: Tensor, weight_OI: Tensor, bias_O: Tensor
 
 def _with_bias_booked(run: Run, call: Call, bias_O: Tensor) -> Tensor:
     """Rule 0, recorded: torch's own gradient is the rule, and the bias takes its part."""
-    z: Tensor = call.native()
     account = run.account(call)
 
     def seen(gradient: Tensor) -> None:
         account.book("bias", (gradient.flatten(0, -2).sum(0) if gradient.dim() > 1 else gradient) * bias_O)
 
-    z.register_hook(seen)
-    return z
+    return hooked(call.native(), seen)
 
 
 def linear(run: Run, call: Call) -> Any:
@@ -73,13 +72,15 @@ def linear(run: Run, call: Call) -> Any:
     a, weight, bias = call.get(0, "input"), call.get(1, "weight"), call.get(2, "bias")
     if dependent(weight) or dependent(bias) or not dependent(a):
         return bilinear(run, call)
+    if weight.dim() != 2:
+        return run.apply(None, call)
     return propagate(run, call, a, weight, bias)
 
 
 def addmm(run: Run, call: Call) -> Any:
     """`torch.addmm(bias, a, weight)`: a linear layer with its weight the other way round."""
     bias, a, weight = call.get(0, "input"), call.get(1, "mat1"), call.get(2, "mat2")
-    plain = call.get(3, "beta", 1) == 1 and call.get(4, "alpha", 1) == 1 and bias.dim() == 1
+    plain = call.get(3, "beta", 1) == 1 and call.get(4, "alpha", 1) == 1 and bias.shape == weight.shape[1:]
     if not plain or dependent(bias) or dependent(weight):
         return run.apply(None, call)
     return propagate(run, call, a, weight.T, bias)
@@ -95,11 +96,8 @@ def matmul(run: Run, call: Call) -> Any:
 
 def bilinear(_: Run, call: Call) -> Any:
     """Two dependent factors: half each. One: torch's own gradient."""
-    result: Tensor = call.native()
     factors = sum(1 for _ in call.dependents())
-    if factors > 1:
-        result.register_hook(lambda gradient: gradient / factors)
-    return result
+    return hooked(call.native(), lambda gradient: gradient / factors) if factors > 1 else call.native()
 
 
 def baddbmm(run: Run, call: Call) -> Any:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from clearhead.relevance.ledger import Account
+from clearhead.relevance.meter import owned
 from clearhead.relevance.run import Call, Row, Run
 
 Computed = Callable[[], tuple[Tensor, Tensor]]
@@ -43,6 +44,7 @@ class Norm(Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """The rule, the books, and what is handed back."""
         scale, weight, bias = ctx.saved_tensors
+        weight, bias = (t if t is None else t.to(gradient.dtype) for t in (weight, bias))  # under autocast
         u = gradient if weight is None else gradient * weight
         passed = (u - u.mean(-1, keepdim=True)) if ctx.centred else u
         passed = (passed * scale).to(gradient.dtype)
@@ -64,7 +66,7 @@ def _normalise(run: Run, call: Call, compute: Computed, bias: Tensor | None, *, 
         return y.flatten(-axes), scale.flatten(-axes)
 
     result: Tensor = Norm.apply(x.flatten(-axes), flat, weight, bias, centred, account)
-    return result.reshape(x.shape)
+    return owned(result.reshape(x.shape))
 
 
 def layer_norm(run: Run, call: Call) -> Tensor:

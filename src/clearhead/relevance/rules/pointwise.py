@@ -14,7 +14,7 @@ from clearhead.relevance.keeping import Keeper
 from clearhead.relevance.meter import metered
 from clearhead.relevance.numerics import slope
 from clearhead.relevance.rules.norms import constant
-from clearhead.relevance.run import AS_IS, Call, Image, Row, Run, dependent
+from clearhead.relevance.run import AS_IS, Call, Row, Run, dependent
 
 Compute = Callable[[Tensor], Tensor]
 
@@ -101,7 +101,7 @@ def mark(run: Run, call: Call, result: Tensor) -> Tensor:
     zeros = call.changed(lambda x: torch.full((), next(known).at_zero, dtype=x.dtype, device=x.device))
     at_zero = float(zeros.native())
     if math.isfinite(at_zero):
-        run.images[result] = Image(root, at_zero)
+        run.remember(result, root, at_zero)
     return result
 
 

@@ -84,7 +84,7 @@ def _sum(run: Run, call: Call, first: float, second: float) -> Any:
     if by_position(run, moving, constant):
         vectors = run.source(constant)
         args = (moving, vectors) if dependent(x) else (vectors, moving)
-        return call.function(*args, *call.args[2:], **call.kwargs)
+        return call.function(*args, *call.args[2:], **_without_terms(call))
     if dependent(x):
         return _shift(run, call, x, first, _times(other, second))
     return _shift(run, call, other, second, _times(x, first))
@@ -118,10 +118,15 @@ def mul(run: Run, call: Call) -> Any:
 def div(run: Run, call: Call) -> Any:
     """`x / other`: the divisor is a constant."""
     x, other = call.get(0, "input"), call.get(1, "other")
+    if call.kwargs.get("rounding_mode") is not None:
+        return run.apply(None, call)
     if not dependent(other):
         return mark(run, call, call.native())
-    kwargs = {name: value for name, value in call.kwargs.items() if name not in ("input", "other")}
-    return call.function(x, other.detach(), **kwargs)
+    return call.function(x, other.detach(), **_without_terms(call))
+
+
+def _without_terms(call: Call) -> dict[str, Any]:
+    return {name: value for name, value in call.kwargs.items() if name not in ("input", "other")}
 
 
 def detach(run: Run, call: Call) -> Tensor:
