@@ -81,7 +81,7 @@ class Account:
         return self.keeper.keep(tensor) if when else None
 
     def settle(self, a: Tensor | None, gradient: Tensor, leaks: Mapping[str, Tensor]) -> Tensor:
-        """Book leaks [..., 1] by cause and, if leaks are returned, hand them to `a` [..., d]: the new gradient."""
+        """Book leaks [..., 1] by cause and, if they are returned, add them in place to `gradient` for `a` [..., d]."""
         if not self.returns or a is None or not leaks:
             for cause, leak in leaks.items():
                 self.book(cause, leak)

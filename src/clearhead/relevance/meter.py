@@ -129,6 +129,6 @@ def metered_rows(run: Run, call: Call, cause: str) -> Tensor:
     def leaves(x: Tensor, gradient: Tensor) -> Tensor:
         full, y = arrived.pop()
         takers = torch.where(torch.isfinite(x) & (y != 0), x, 0)
-        return account.settle(takers, gradient, {cause: full - row_dot(x, gradient)})
+        return account.settle(takers, gradient.clone(), {cause: full - row_dot(x, gradient)})
 
     return tapped(call.changed(lambda x: Tap.apply(x, leaves)).native(), arrives)  # type: ignore[no-any-return]

@@ -24,9 +24,9 @@ def row_dot(value: Tensor, gradient: Tensor) -> Tensor:
     return _product(value, gradient).sum(-1, keepdim=True)
 
 
-def slope(y: Tensor, x: Tensor, at_zero: float) -> Tensor:
-    r"""$f(x)/x$, and $f'(0)$ where $x = 0$: the slope of the line from the origin to $(x, f(x))$."""
-    return (y / x).nan_to_num_(nan=at_zero, posinf=INFINITY, neginf=-INFINITY)
+def slope_(y: Tensor, x: Tensor, at_zero: float) -> Tensor:
+    r"""$f(x)/x$, and $f'(0)$ where $x = 0$: the slope of the line from the origin to $(x, f(x))$, written over y."""
+    return y.div_(x).nan_to_num_(nan=at_zero, posinf=INFINITY, neginf=-INFINITY)
 
 
 def stabilised(gradient: Tensor, z: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
@@ -34,9 +34,10 @@ def stabilised(gradient: Tensor, z: Tensor, epsilon: float) -> tuple[Tensor, Ten
 
     With $\mathrm{sign}(0) = +1$ this is $G\,|z|/(|z| + \epsilon)$, so no denominator is ever below epsilon.
     """
-    share = gradient / z.abs().add_(epsilon)
+    share = z.abs().add_(epsilon)
+    torch.div(gradient, share, out=share)
     lost = row_dot(z, share).mul_(epsilon)
-    return torch.add(gradient, share, alpha=-epsilon), lost
+    return share.mul_(-epsilon).add_(gradient), lost
 
 
 def stabilised_entries(gradient: Tensor, z: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
@@ -53,7 +54,7 @@ def fair_shares(leak: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def give_back(a: Tensor, leak: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Add $\mathrm{sign}(a_i)\, S / \sum_k |a_k|$ to the gradient of `a` [..., d], for a leak S [..., 1].
+    r"""Add $\mathrm{sign}(a_i)\, S / \sum_k |a_k|$ to the gradient of `a` [..., d], in place, for a leak S [..., 1].
 
     Gives the new gradient and which rows took their leak: a row of `a` that is all 0, or so small or so large that
     its share cannot be written down, takes none.
@@ -61,7 +62,7 @@ def give_back(a: Tensor, leak: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor
     share, taken = fair_shares(leak, a.abs().sum(-1, keepdim=True, dtype=leak.dtype))
     narrow = share.to(gradient.dtype)
     taken = taken & torch.isfinite(narrow)
-    return torch.addcmul(gradient, a.sign(), narrow.masked_fill(~taken, 0)), taken
+    return gradient.addcmul_(a.sign(), narrow.masked_fill(~taken, 0)), taken
 
 
 def _product(value: Tensor, gradient: Tensor) -> Tensor:

@@ -45,9 +45,8 @@ class Norm(Function):
         """The rule, the books, and what is handed back."""
         scale, weight, bias = ctx.saved_tensors
         weight, bias = (t if t is None else t.to(gradient.dtype) for t in (weight, bias))  # under autocast
-        u = gradient if weight is None else gradient * weight
-        passed = (u - u.mean(-1, keepdim=True)) if ctx.centred else u
-        passed = (passed * scale).to(gradient.dtype)
+        u = gradient.clone() if weight is None else gradient * weight
+        passed = (u.sub_(u.mean(-1, keepdim=True)) if ctx.centred else u).mul_(scale)
         leaks = {} if bias is None else {"norm bias": (gradient @ bias).unsqueeze(-1)}
         return ctx.account.settle(ctx.x and ctx.x.value, passed, leaks), None, None, None, None, None
 

@@ -12,7 +12,7 @@ from torch.autograd import Function
 
 from clearhead.relevance.keeping import Keeper
 from clearhead.relevance.meter import metered
-from clearhead.relevance.numerics import slope
+from clearhead.relevance.numerics import slope_
 from clearhead.relevance.rules.norms import constant
 from clearhead.relevance.run import AS_IS, Call, Row, Run, dependent
 
@@ -38,8 +38,8 @@ class Identity(Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
         """The slope of the line."""
         x = ctx.x.value
-        y = ctx.y.value if ctx.y else ctx.compute(x)
-        return gradient * slope(y, x, ctx.at_zero), None, None, None, None
+        y = ctx.y.value.clone() if ctx.y else ctx.compute(x)
+        return slope_(y, x, ctx.at_zero).mul_(gradient), None, None, None, None
 
 
 def identity(at_zero: float) -> Callable[[Run, Call], Tensor]:

@@ -45,7 +45,7 @@ class Shift(Function):
         leaks = {term.cause: row_dot(constant.expand_as(rows), rows)}
         # Entries that nothing reads, such as masked scores, take nothing.
         takers = ctx.x.value.reshape(rows.shape) * (rows != 0) if ctx.x else None
-        passed = rows * term.factor if term.factor != 1 else rows
+        passed = rows * term.factor  # a fresh tensor: what is handed back is added in place
         return ctx.account.settle(takers, passed, leaks).reshape(gradient.shape), None, None, None
 
 
