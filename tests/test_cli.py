@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 from clearhead import cli
 from clearhead.config import Settings, meanings
 from clearhead.errors import ModelError
-from clearhead.maps import LedgerEntry, RelevanceMap, Target, Unit
+from clearhead.maps import LedgerEntry, RelevanceMap, Target
+from clearhead.units import Unit
 
 RUNNER = CliRunner()
 TEXT = "a good film"

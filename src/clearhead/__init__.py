@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from clearhead.config import Settings
     from clearhead.errors import ClearheadError
-    from clearhead.maps import LedgerEntry, Recipe, RelevanceMap, Target, Unit
+    from clearhead.generations import GenerationMap
+    from clearhead.maps import LedgerEntry, Recipe, RelevanceMap, Target
+    from clearhead.units import Unit
     from clearhead.visualizer import AttentionVisualizer
 
     __version__: str
@@ -31,17 +33,19 @@ else:
 _HOME = {
     "AttentionVisualizer": "clearhead.visualizer",
     "ClearheadError": "clearhead.errors",
+    "GenerationMap": "clearhead.generations",
     "LedgerEntry": "clearhead.maps",
     "Recipe": "clearhead.maps",
     "RelevanceMap": "clearhead.maps",
     "Settings": "clearhead.config",
     "Target": "clearhead.maps",
-    "Unit": "clearhead.maps",
+    "Unit": "clearhead.units",
 }
 
 __all__ = [
     "AttentionVisualizer",
     "ClearheadError",
+    "GenerationMap",
     "LedgerEntry",
     "Recipe",
     "RelevanceMap",

@@ -13,29 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearhead.errors import OutputError, UsageError
+from clearhead.units import Span, Unit, holder, sentences
 
 if TYPE_CHECKING:
     import pandas
 
 SCHEMA = 1
 ROUNDING_STEPS = 8  # how many roundings of the largest intermediate a sum over a whole network may be off by
-
-
-@dataclass(frozen=True, kw_only=True)
-class Unit:
-    """One thing relevance is given to: a token, a word, a position.
-
-    `start` and `end` are character offsets into the stream's text (equal for special tokens); `word` counts the
-    words of its stream, None for special tokens.
-    """
-
-    index: int
-    text: str
-    stream: str = "input"
-    special: bool = False
-    start: int | None = None
-    end: int | None = None
-    word: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,12 +35,17 @@ class LedgerEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """The scalar that is explained, in words: `kind` class, difference, similarity, token, callable."""
+    """The scalar that is explained, in words: `kind` class, difference, similarity, token, sequence, callable, ...
+
+    `position` says where, for models that answer at every position: the place of a token among the units, or of a
+    produced token among those produced.
+    """
 
     kind: str
     label: str
     index: int | None = None
     contrast: str | None = None
+    position: int | None = None
 
     def __str__(self) -> str:
         return f"{self.label} against {self.contrast}" if self.contrast else self.label
@@ -78,9 +67,10 @@ class RelevanceMap:
     r"""How much each unit contributed to one prediction, with the books.
 
     $f(x) = \text{base\_value} + \sum_i R_i + \sum(\text{sinks that were not returned}) + \text{residual}$.
-    `relevance` has one float64 per unit, in the unit of `value` (logits, or cosine similarity).
+    `relevance` has one float64 per unit, in the unit of `value` (logits, or cosine similarity). `texts` and
+    `pictures` hold what the model read, by stream; a picture is a PNG as a `data:` address, as the model saw it.
 
-    >>> from clearhead.maps import RelevanceMap, Target, Unit
+    >>> from clearhead import RelevanceMap, Target, Unit
     >>> units = (Unit(index=0, text="fine"), Unit(index=1, text="film"))
     >>> m = RelevanceMap(
     ...     method="lrp",
@@ -105,6 +95,7 @@ class RelevanceMap:
     base_value: float = 0.0
     ledger: tuple[LedgerEntry, ...] = ()
     texts: Mapping[str, str] = field(default_factory=dict)
+    pictures: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     recipe: Recipe = field(default_factory=Recipe)
     cross_check: Mapping[str, Any] | None = None
@@ -171,12 +162,60 @@ class RelevanceMap:
 
     def words(self) -> RelevanceMap:
         """The same map with the tokens of each word summed into one unit, so that it still adds up."""
-        groups: dict[tuple[str, object], list[int]] = {}
+        return self._grouped([None if unit.word is None else ("word", unit.word) for unit in self.units])
+
+    def sentences(self) -> RelevanceMap:
+        """The same map with the tokens of each sentence summed into one unit; special tokens stay as they are."""
+        held = {stream: sentences(text) for stream, text in self.texts.items()}
+        return self._grouped([_first(held.get(unit.stream, []), unit) for unit in self.units])
+
+    def spans(self, spans: Sequence[Span], *, stream: str | None = None) -> RelevanceMap:
+        """The same map with the units of each span (character offsets, end exclusive) summed into one.
+
+        `stream` says which text is meant; by default the only one. Units outside of all spans stay as they are.
+        Raises UsageError for a span that holds no unit, and for two that share one.
+        """
+        name = self._text_stream(stream)
+        found: list[object] = [None] * len(self.units)
         for i, unit in enumerate(self.units):
-            key = ("token", i) if unit.word is None else ("word", unit.word)
-            groups.setdefault((unit.stream, key), []).append(i)
+            if unit.stream != name or unit.special or unit.start is None or unit.end is None:
+                continue
+            inside = holder(spans, unit.start, unit.end)
+            if len(inside) > 1:
+                raise UsageError(
+                    f"A unit belongs to one span; {unit.text!r} (characters {unit.start} to {unit.end}) lies in "
+                    f"{' and '.join(str(tuple(spans[n])) for n in inside)}. Move the boundary between them."
+                )
+            found[i] = inside[0] if inside else None
+        empty = next((tuple(span) for n, span in enumerate(spans) if n not in found), None)
+        if empty is not None:
+            raise UsageError(
+                f"A span holds at least one unit; {empty} of {name!r} holds none. The text has "
+                f"{len(self.texts.get(name, ''))} characters."
+            )
+        return self._grouped(found)
+
+    def _text_stream(self, stream: str | None) -> str:
+        named = [each for each in self.streams if each in self.texts]
+        if stream is None and len(named) == 1:
+            return named[0]
+        if stream not in named:
+            raise UsageError(
+                f"`stream` must be one of {', '.join(named) or '(no stream of this map is a text)'}; found {stream!r}."
+            )
+        return stream
+
+    def _grouped(self, keys: Sequence[object]) -> RelevanceMap:
+        """Sum the units of a stream that have the same key; a unit whose key is None stays alone."""
+        groups: dict[tuple[str, object], list[int]] = {}
+        for i, (unit, key) in enumerate(zip(self.units, keys, strict=True)):
+            groups.setdefault((unit.stream, ("alone", i) if key is None else ("with", key)), []).append(i)
         units = tuple(self._merged(n, members) for n, members in enumerate(groups.values()))
         return replace(self, units=units, relevance=np.array([self.relevance[m].sum() for m in groups.values()]))
+
+    def renamed(self, units: Sequence[Unit]) -> RelevanceMap:
+        """The same numbers with other units; raises UsageError if there are not as many."""
+        return replace(self, units=tuple(units))
 
     def _merged(self, index: int, members: list[int]) -> Unit:
         first, last = self.units[members[0]], self.units[members[-1]]
@@ -191,7 +230,7 @@ class RelevanceMap:
 
     def to_dict(self) -> dict[str, Any]:
         """The map as plain data in the published schema; `from_dict` gives the same map back."""
-        units = [{**asdict(u), "relevance": float(r)} for u, r in zip(self.units, self.relevance, strict=True)]
+        units = [{**_described(u), "relevance": float(r)} for u, r in zip(self.units, self.relevance, strict=True)]
         return {
             "schema": SCHEMA,
             "method": self.method,
@@ -201,6 +240,7 @@ class RelevanceMap:
             "value": self.value,
             "base_value": self.base_value,
             "texts": dict(self.texts),
+            "pictures": dict(self.pictures),
             "units": units,
             "conservation_error": _finite(self.conservation_error),
             "residual": _finite(self.residual),
@@ -229,10 +269,11 @@ class RelevanceMap:
             target=Target(**data["target"]),
             value=data["value"],
             base_value=data["base_value"],
-            units=tuple(Unit(**u) for u in units),
+            units=tuple(_unit(u) for u in units),
             relevance=relevance,
             ledger=tuple(LedgerEntry(**entry) for entry in data["ledger"]),
             texts=dict(data["texts"]),
+            pictures=dict(data.get("pictures", {})),
             warnings=tuple(data["warnings"]),
             recipe=Recipe(**data["recipe"]),
             cross_check=data["cross_check"],
@@ -281,6 +322,24 @@ class RelevanceMap:
             f"<RelevanceMap {self.method} of {self.target} = {self.value:.4f}: {len(self.units)} units, "
             f"conservation_error {self.conservation_error:.1e}; {top}>"
         )
+
+
+def _first(spans: Sequence[Span], unit: Unit) -> int | None:
+    """The number of the span in which a unit begins."""
+    if unit.special or unit.start is None:
+        return None
+    return next(iter(holder(spans, unit.start, unit.start)), None)
+
+
+def _described(unit: Unit) -> dict[str, Any]:
+    """A unit as plain data: offsets for a part of a text, a box for a part of an image."""
+    left_out = ("start", "end", "word") if unit.box else ("box",)
+    return {name: value for name, value in asdict(unit).items() if name not in left_out}
+
+
+def _unit(data: Mapping[str, Any]) -> Unit:
+    box = data.get("box")
+    return Unit(**{**data, "box": tuple(box) if box is not None else None})
 
 
 def _finite(figure: float) -> float | None:

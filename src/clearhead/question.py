@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from clearhead.maps import Recipe, Target, Unit
+from clearhead.maps import Recipe, Target
+from clearhead.units import Unit
 
 Ask = Callable[[list[Any]], tuple[Target, Tensor]]
 

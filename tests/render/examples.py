@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 
-from clearhead.maps import LedgerEntry, Recipe, RelevanceMap, Target, Unit
+from clearhead.maps import LedgerEntry, Recipe, RelevanceMap, Target
+from clearhead.units import Unit
 
 SETTINGS = {
     "method": "lrp",

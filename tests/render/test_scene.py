@@ -9,9 +9,10 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
-from clearhead.maps import LedgerEntry, Recipe, Unit
+from clearhead.maps import LedgerEntry, Recipe
 from clearhead.render.books import Axis
 from clearhead.render.scene import scene
+from clearhead.units import Unit
 from render.examples import ALL, leaking, long, made, open_books, pair, review
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from clearhead.errors import ModelError, UsageError
-from clearhead.maps import Unit
 from clearhead.question import Pass, Span
+from clearhead.units import Unit
 
 FAR = 1_000_000  # tokenizers without a limit say 1e30
 
