@@ -45,6 +45,7 @@ class Settings:
     )
     threshold: float = _setting(1e-4, "largest conservation error that passes")
     strict: bool = _setting(False, "refuse operations that have no rule instead of metering what they lose")
+    batch_size: int = _setting(0, "inputs of a list explained at a time; 0 lets free memory decide")
     truncate: bool = _setting(False, "cut texts longer than the model's maximum instead of refusing them")
 
     def __post_init__(self) -> None:
@@ -52,6 +53,8 @@ class Settings:
             _check(name, getattr(self, name), kind)
         if not self.epsilon >= 0:
             raise UsageError(f"`epsilon` must be 0 or larger; found {self.epsilon}. The default is 0.01.")
+        if self.batch_size < 0:
+            raise UsageError(f"`batch_size` must be 0 or larger; found {self.batch_size}. The default is 0.")
         if not self.threshold > 0:
             raise UsageError(f"`threshold` must be larger than 0; found {self.threshold}. The default is 1e-4.")
 
@@ -120,5 +123,8 @@ def _check(name: str, value: Any, kind: Any) -> None:
     elif kind is float:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             raise UsageError(f"`{name}` must be a finite number; found {value!r}.")
+    elif kind is int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise UsageError(f"`{name}` must be a whole number; found {value!r}.")
     elif not isinstance(value, kind):
         raise UsageError(f"`{name}` must be true or false; found {value!r}.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from clearhead.errors import OutputError, UsageError
 from clearhead.maps import SCHEMA, LedgerEntry, Recipe, RelevanceMap
-from clearhead.units import Unit
+from clearhead.units import Span, Unit
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -141,6 +141,10 @@ class GenerationMap:
     def sentences(self) -> GenerationMap:
         """The columns summed sentence by sentence; the rows stay tokens."""
         return self._each(RelevanceMap.sentences)
+
+    def spans(self, spans: Sequence[Span], *, stream: str | None = None) -> GenerationMap:
+        """The columns of each span of a stream (by default the first) summed into one; the rows stay tokens."""
+        return self._each(lambda row: row.spans(spans, stream=stream or self.streams[0]))
 
     def _each(self, regroup: Callable[[RelevanceMap], RelevanceMap]) -> GenerationMap:
         """Regroup the last row, then the others as parts of it.

@@ -1,10 +1,10 @@
-"""One prediction to explain, as subjects pose it and methods answer it."""
+"""Predictions to explain, as subjects pose them and methods answer them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,59 +12,102 @@ from torch import Tensor, nn
 from clearhead.maps import Recipe, Target
 from clearhead.units import Unit
 
-Ask = Callable[[list[Any]], tuple[Target, Tensor]]
+Ask = Callable[[list[Any], int], tuple[Target, Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Span:
-    """The units `first` to `last` (exclusive) of a pass, and the name of the tensor that holds their ids."""
+    """The units `first` to `last` (exclusive) of a layout, and the tensor that holds their ids, from `offset` on."""
 
     first: int
     last: int
     ids: str = ""
+    offset: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """The patches of an image: so many rows and columns, row by row, from the unit `first` on."""
+    """The parts of an image: so many rows and columns, row by row, from the unit `first` on.
+
+    `patches` are the rows and columns that the model itself cuts the image into, if it does.
+    """
 
     rows: int
     columns: int
     first: int = 0
+    patches: tuple[int, int] | None = None
+    stream: str = "image"
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Pass:
-    """One call of the model: its tensors, the units they hold, and which float tensors are explained themselves.
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """The units of one item in one pass: ids lie in `spans`, an image on its `grid`, anything else along axis 1."""
 
-    Embedding lookups are explained without being named: `spans` say which ids are whose. The units lie along axis 1
-    of an explained tensor, or on its `grid` if it is an image.
-    """
-
-    tensors: Mapping[str, Any]
     units: tuple[Unit, ...]
-    explained: tuple[str, ...] = ()
     spans: tuple[Span, ...] = ()
     grid: Grid | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Question:
-    """A model, the passes to make, and `ask`: from their outputs to the target and the scalar to explain."""
+class Pass:
+    """One call of the model: its tensors, the first axis of each being the batch, and which of them are explained.
 
-    model: nn.Module
-    name: str
-    task: str
-    passes: tuple[Pass, ...]
+    Embedding lookups are explained without being named.
+    """
+
+    tensors: Mapping[str, Any]
+    explained: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Aim:
+    """One scalar to explain: `ask` takes the outputs of all passes and the item's place in the batch.
+
+    `horizon` is how many of the item's units the scalar can depend on, where it is not all of them.
+    """
+
     ask: Ask
-    recipe: Recipe
+    horizon: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Item:
+    """One input of a batch: its layout in each pass, and what is asked about it.
+
+    `generation` says that the aims are the tokens of one text that the model produced.
+    """
+
+    layouts: tuple[Layout, ...]
+    aims: tuple[Aim, ...]
+    generation: bool = False
     texts: Mapping[str, str] = field(default_factory=dict)
+    pictures: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
     @property
     def units(self) -> tuple[Unit, ...]:
         """The units of all passes, in order."""
-        return tuple(unit for part in self.passes for unit in part.units)
+        return tuple(unit for layout in self.layouts for unit in layout.units)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Question:
+    """A model, the passes to make, and the items that lie in their batch."""
+
+    model: nn.Module
+    name: str
+    task: str
+    passes: tuple[Pass, ...]
+    items: tuple[Item, ...]
+    recipe: Recipe
+    apart: tuple[Question, ...] = ()
+
+    def alone(self, n: int) -> Question:
+        """The same question about one item, as it was posed `apart` from the others, or cut out of the batch."""
+        if self.apart:
+            return self.apart[n]
+        passes = tuple(replace(part, tensors=_narrowed(part.tensors, n, len(self.items))) for part in self.passes)
+        return replace(self, passes=passes, items=(self.items[n],))
 
     @contextmanager
     def evaluated(self) -> Iterator[tuple[str, ...]]:
@@ -78,3 +121,12 @@ class Question:
         finally:
             for module in training:
                 module.training = True
+
+
+def batched(value: Any, batch: int) -> bool:
+    """Does a tensor hold one row per item of the batch?"""
+    return isinstance(value, Tensor) and value.dim() > 0 and value.shape[0] == batch
+
+
+def _narrowed(tensors: Mapping[str, Any], n: int, batch: int) -> dict[str, Any]:
+    return {name: value[n : n + 1] if batched(value, batch) else value for name, value in tensors.items()}

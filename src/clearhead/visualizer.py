@@ -2,21 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 from torch import nn
+from tqdm import tqdm
 
+from clearhead import batches
 from clearhead.checks import judged
 from clearhead.config import Settings
+from clearhead.errors import ClearheadError, UsageError, choice
+from clearhead.generations import GenerationMap
 from clearhead.maps import RelevanceMap
 from clearhead.question import Question
 from clearhead.relevance.lrp import lrp
-from clearhead.subjects import Loaded, Subject, Wanted, check_pooling, check_task, load, task_of
+from clearhead.subjects import (
+    TENSORS,
+    Loaded,
+    Score,
+    Subject,
+    Wanted,
+    check_pooling,
+    check_task,
+    kind,
+    load,
+    one_each,
+    task_of,
+)
 
-Input = str | tuple[str, str] | Mapping[str, Any]
-METHODS: dict[str, Callable[[Question, Settings], RelevanceMap]] = {"lrp": lrp}
+Input = Any  # a text, an image or its path, a pair of these, or a mapping of tensors
+Units = Literal["token", "word", "sentence", "patch", "pixel"] | Sequence[tuple[int, int]]
+Found = RelevanceMap | GenerationMap
+METHODS: dict[str, batches.Method] = {"lrp": lrp}
+UNITS: dict[str, Callable[[Any], Any]] = {
+    "token": lambda found: found,
+    "word": lambda found: found.words(),
+    "sentence": lambda found: found.sentences(),
+    "patch": lambda found: found,
+    "pixel": lambda found: found,
+}
 
 
 class AttentionVisualizer:
@@ -50,7 +76,7 @@ class AttentionVisualizer:
             model=model,
             processor=processor,
             name=name or path or type(model).__name__,
-            task=check_task(task) or (task_of(model) if processor is not None else "tensors"),
+            task=check_task(task) or (task_of(model) if processor is not None else TENSORS),
             pooling=check_pooling(pooling) or "mean",
         )
         self._open(loaded, config, settings)
@@ -72,7 +98,7 @@ class AttentionVisualizer:
         config: str | Path | None = None,
         **settings: Any,
     ) -> AttentionVisualizer:
-        """Load a model and its tokenizer from a folder or a hub id; safetensors only.
+        """Load a model and its processor from a folder or a hub id; safetensors only.
 
         Raises ModelError if that fails, UsageError for an unknown task, pooling or setting.
         """
@@ -92,30 +118,76 @@ class AttentionVisualizer:
         """The names of the model's classes, by index."""
         return self._subject.labels
 
-    @overload
-    def explain(
-        self, inputs: Input, *, target: Wanted = ..., contrast: str | int | None = ..., **settings: Any
-    ) -> RelevanceMap: ...
+    @property
+    def task(self) -> str:
+        """What the model does, unless tensors are given."""
+        return self._subject.task
 
     @overload
-    def explain(
-        self, inputs: list[Input], *, target: Wanted = ..., contrast: str | int | None = ..., **settings: Any
-    ) -> list[RelevanceMap]: ...
+    def explain(self, inputs: list[Input], **wanted: Any) -> list[Found]: ...
+
+    @overload
+    def explain(self, inputs: str | Path | Mapping[str, Any], **wanted: Any) -> Any: ...
+
+    @overload
+    def explain(self, inputs: Input, **wanted: Any) -> Any: ...
 
     def explain(
-        self, inputs: Any, *, target: Wanted = None, contrast: str | int | None = None, **settings: Any
-    ) -> RelevanceMap | list[RelevanceMap]:
-        """How much each unit of the input contributed to one prediction.
+        self,
+        inputs: Any,
+        *,
+        target: Score | list[Score] = None,
+        contrast: str | int | None = None,
+        position: int | str | None = None,
+        units: Units | None = None,
+        generate: int | None = None,
+        continuation: str | None = None,
+        first_piece: bool = False,
+        **settings: Any,
+    ) -> Any:
+        """How much each unit of the input contributed to one prediction, or to each token the model produced.
 
-        `inputs`: a text, a pair of texts, a mapping of tensors, or a list of these (which gives a list). `target`: a
-        label, an index or a function from the model's output to a scalar tensor; by default the predicted class, for
-        two classes its difference to the other. Any field of `Settings` may be given. Raises UsageError, ModelError,
-        NonFiniteError or UnruledOperationError, each naming the next step.
+        `inputs`: what the model reads: a text, an image (a path, a Pillow image, an array of bytes), a pair of them,
+        a mapping of tensors, or a list of one of these, which is explained together and gives a list.
+        `target`: a label, a token, an index, or a function from the model's output to a scalar tensor; by default
+        what the model predicts, for two classes its difference to the other. A list has one for each input.
+        `contrast`: explain the target against this class or token, or against the mean of all `"others"`.
+        `position`: the token that is classified or guessed, or the produced token, by its text or index.
+        `units`: `"token"`, `"word"`, `"sentence"`, `"patch"`, `"pixel"`, or spans of characters.
+        `generate`, `continuation`: let a language model write so many tokens, or give what it is to have written:
+        each token is explained, which gives a `GenerationMap`; with `target="sequence"` their summed log-probability.
+        `first_piece`: of a target or contrast that is several tokens, take the first.
+
+        Any field of `Settings` may be given. Raises UsageError, ModelError, NonFiniteError or UnruledOperationError,
+        each naming the next step.
         """
         chosen = self._settings(settings)
-        if isinstance(inputs, list):
-            return [self._explained(one, target, contrast, chosen) for one in inputs]
-        return self._explained(inputs, target, contrast, chosen)
+        asked = Wanted(
+            contrast=contrast,
+            position=position,
+            generate=generate,
+            continuation=continuation,
+            first_piece=first_piece,
+        )
+        regroup = _regrouping(units)
+        if not isinstance(inputs, list):
+            question = self._question(inputs, replace(asked, target=_one(target)), chosen, units)
+            found = list(self._rows(question, chosen))
+            return regroup(_whole(question, found))
+        _check_kinds(inputs)
+        return self._listed(inputs, one_each(target, len(inputs)), asked, chosen, units)
+
+    def stream(self, inputs: Input, *, units: Units | None = None, **asked: Any) -> Iterator[RelevanceMap]:
+        """The rows of a generation as they come: the map of each produced token as soon as it is known.
+
+        Takes what `explain` takes, for one input.
+        """
+        names = ("target", "contrast", "position", "generate", "continuation", "first_piece")
+        wanted = Wanted(**{name: asked.pop(name) for name in names if name in asked})
+        chosen = self._settings(asked)
+        regroup = _regrouping(units)
+        for each in self._rows(self._question(inputs, wanted, chosen, units), chosen):
+            yield regroup(each)
 
     def _settings(self, given: dict[str, Any]) -> Settings:
         """Settings of this call; a preset named here beats single settings named when the model was opened."""
@@ -125,6 +197,74 @@ class AttentionVisualizer:
         earlier = {} if "preset" in given else self._given
         return Settings.resolve(file=file, **{**earlier, **given})[0]
 
-    def _explained(self, one: Any, target: Wanted, contrast: str | int | None, settings: Settings) -> RelevanceMap:
-        question = self._subject.question(one, target=target, contrast=contrast, settings=settings)
-        return judged(METHODS[settings.method](question, settings), settings.threshold)
+    def _question(self, one: Any, wanted: Wanted, settings: Settings, units: Units | None) -> Question:
+        return self._subject.question(one, wanted, settings, pixels=units == "pixel")
+
+    def _rows(self, question: Question, settings: Settings) -> Iterator[RelevanceMap]:
+        """The maps of one question, with a bar in a terminal where there are many."""
+        count = sum(len(item.aims) for item in question.items)
+        rows = (each for _, each in METHODS[settings.method](question, settings))
+        bar = tqdm(rows, total=count, desc="explaining", unit="row", leave=False, disable=None if count > 1 else True)
+        for each in bar:
+            yield judged(each, settings.threshold)
+
+    def _listed(
+        self, inputs: list[Any], targets: list[Any], asked: Wanted, settings: Settings, units: Units | None
+    ) -> list[Any]:
+        regroup, posed = _regrouping(units), list[Question]()
+
+        def questions() -> Iterator[Question]:
+            for n, (one, target) in enumerate(zip(inputs, targets, strict=True), 1):
+                try:
+                    question = self._question(one, replace(asked, target=target), settings, units)
+                except ClearheadError as error:
+                    raise type(error)(f"Input {n} of {len(inputs)}: {error}") from error
+                posed.append(replace(question, passes=(), items=question.items))
+                yield question
+
+        maps = batches.explained(self._subject, questions(), METHODS[settings.method], settings)
+        bar = tqdm(maps, total=len(inputs), desc="explaining", unit="input", leave=False, disable=None)
+        return [
+            regroup(_whole(posed[n], [judged(each, settings.threshold) for each in found]))
+            for n, found in enumerate(bar)
+        ]
+
+
+def _whole(question: Question, found: list[RelevanceMap]) -> Any:
+    """The maps of one question as what was asked for: a generation, one map, or one per row of a batch of tensors."""
+    if question.items[0].generation:
+        return GenerationMap(rows=tuple(found))
+    return found[0] if len(question.items) == 1 else found
+
+
+def _one(target: Score | list[Score]) -> Score:
+    if isinstance(target, list):
+        raise UsageError("A list of targets is for a list of inputs; found one input. Give one target.")
+    return target
+
+
+def _regrouping(units: Units | None) -> Callable[[Any], Any]:
+    """From what was found to the same in other units. Raises UsageError for an unknown word."""
+    if units is None:
+        return UNITS["token"]
+    if isinstance(units, str):
+        if units not in UNITS:
+            raise choice("units", units, UNITS)
+        change = UNITS[units]
+    else:
+
+        def change(found: Any) -> Any:
+            return found.spans(units)
+
+    return lambda found: [change(each) for each in found] if isinstance(found, list) else change(found)
+
+
+def _check_kinds(inputs: Sequence[Any]) -> None:
+    """Raise UsageError for a list whose members are not of one kind."""
+    kinds = [kind(each) or type(each).__name__ for each in inputs]
+    other = next((n for n, each in enumerate(kinds) if each != kinds[0]), None)
+    if other is not None:
+        raise UsageError(
+            f"A list holds inputs of one kind; found a {kinds[0]} first and a {kinds[other]} in place {other + 1}. "
+            "Explain them in two calls."
+        )

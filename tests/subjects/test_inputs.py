@@ -48,7 +48,7 @@ def tokenizer(request: pytest.FixtureRequest, minilm: str) -> Any:
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_units_cover_the_text(tokenizer: Any, text: str) -> None:
-    part, notes = text_pass(tokenizer, {"input": text}, limit=None, truncate=False, device=torch.device("cpu"))
+    part, notes = read(tokenizer, {"input": text}, limit=None, truncate=False, device=torch.device("cpu"))
     assert not notes
     assert part.tensors["input_ids"].shape == (1, len(part.units))
     covered: set[int] = set()

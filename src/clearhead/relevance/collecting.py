@@ -2,76 +2,178 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from clearhead.maps import LedgerEntry
-from clearhead.question import Pass, Span
+from clearhead.question import Grid, Layout, Pass, Span
 from clearhead.relevance.engine import Source
 
 
-def collected(sources: Sequence[Source], part: Pass) -> tuple[Tensor, list[LedgerEntry]]:
-    """The relevance of each unit of a pass [units], and entries for sources that belong to none.
+@dataclass(slots=True)
+class Collected:
+    """The relevance of each unit of a layout [units], of learned vectors beside them, and of what is neither."""
+
+    units: Tensor
+    learned: dict[str, float] = field(default_factory=dict)
+    strays: list[LedgerEntry] = field(default_factory=list)
+
+    def beside(self, name: str, amount: float) -> None:
+        """Give an amount to a learned vector that is a unit of its own."""
+        self.learned[name] = self.learned.get(name, 0.0) + amount
+
+
+def collected(sources: Sequence[Source], part: Pass, layout: Layout, row: int, batch: int) -> Collected:
+    """Sort the relevance of the sources of a pass by the units of one item, the `row`-th of its batch.
 
     Explained tensors come first. A lookup of a stream's own ids belongs to that stream; positions, types and learned
-    vectors that follow belong to the same one, if they have its length, or else to one that has.
+    vectors that follow belong to the same one, if they have its length, or else to one that has. Where there is an
+    image, learned vectors that stand beside its patches (CLS, registers) become units of their own.
     """
-    summed = torch.zeros(len(part.units), dtype=torch.float64)
-    strays = []
-    current = part.spans[0] if part.spans else Span(first=0, last=len(part.units))
+    found = Collected(torch.zeros(len(layout.units), dtype=torch.float64))
+    beside = _standing_beside(sources)
+    spans = _Spans(part, layout)
     for n, source in enumerate(sources):
-        if n < len(part.explained):
-            placed = _direct(source, part)
-        else:
-            current = _span_of(source, part) or current
-            placed = _row_by_row(source, current, part)
-        if placed is None:
-            lost = float(source.relevance.sum())
-            strays += [_stray(source, lost)] if lost else []
-        else:
+        relevance = _of_item(source.relevance, row, batch)
+        direct = n < len(part.explained)
+        placed = _direct(relevance, layout) if direct else spans.place(source, relevance)
+        if placed is not None:
             first, rows = placed
-            summed[first : first + len(rows)] += rows.cpu()
-    return summed, strays
+            found.units[first : first + len(rows)] += rows.cpu()
+        elif layout.grid is not None and relevance is not None and not direct:
+            _on_grid(found, layout.grid, source, relevance.flatten(0, -2).sum(1).cpu(), beside)
+        else:
+            _stray(found, source, relevance)
+    return found
 
 
-def _direct(source: Source, part: Pass) -> tuple[int, Tensor] | None:
+def _of_item(relevance: Tensor, row: int, batch: int) -> Tensor | None:
+    """The part of a source [batch, ...] that belongs to one item; None if that cannot be told."""
+    if batch == 1:
+        return relevance
+    return relevance[row : row + 1] if relevance.dim() and relevance.shape[0] == batch else None
+
+
+def _stray(found: Collected, source: Source, relevance: Tensor | None) -> None:
+    """What no unit takes is a leak; what cannot be told apart by item is NaN, unless it is nothing."""
+    lost = float(source.relevance.sum()) if relevance is None else float(relevance.sum())
+    if lost:
+        amount = torch.nan if relevance is None else lost
+        entry = LedgerEntry(
+            cause="constant", module=source.name, operation="embedding", relevance=amount, returned=False
+        )
+        found.strays.append(entry)
+
+
+# ---- explained tensors ---------------------------------------------------------------------------------------------
+
+
+def _direct(relevance: Tensor | None, layout: Layout) -> tuple[int, Tensor] | None:
     """An explained tensor: an image [1, channels, height, width] by its grid, anything else along axis 1."""
-    relevance = source.relevance
-    if part.grid is not None and relevance.dim() == 4:
+    if relevance is None:
+        return None
+    if layout.grid is not None and relevance.dim() == 4:
         pixels = relevance.sum((0, 1))
-        rows, columns = part.grid.rows, part.grid.columns
+        rows, columns = layout.grid.rows, layout.grid.columns
         tall, wide = pixels.shape[0] // rows, pixels.shape[1] // columns
         whole = pixels[: rows * tall, : columns * wide]
-        return part.grid.first, whole.reshape(rows, tall, columns, wide).sum((1, 3)).flatten()
-    if relevance.dim() < 2 or relevance.shape[1] != len(part.units):
+        return layout.grid.first, whole.reshape(rows, tall, columns, wide).sum((1, 3)).flatten()
+    span = layout.spans[0] if layout.spans else Span(first=0, last=len(layout.units))
+    stop = span.offset + span.last - span.first
+    if relevance.dim() < 2 or relevance.shape[1] < stop or (relevance.shape[1] > stop and not layout.spans):
         return None
-    return 0, relevance.movedim(1, 0).flatten(1).sum(1)
+    return span.first, relevance.movedim(1, 0).flatten(1).sum(1)[span.offset : stop]
 
 
-def _span_of(source: Source, part: Pass) -> Span | None:
-    """The stream whose ids were looked up."""
-    for span in part.spans:
-        ids = part.tensors.get(span.ids)
-        looked = source.indices
-        if looked is not None and ids is not None and ids.shape == looked.shape and torch.equal(ids, looked):
-            return span
-    return None
+# ---- texts ---------------------------------------------------------------------------------------------------------
 
 
-def _row_by_row(source: Source, current: Span, part: Pass) -> tuple[int, Tensor] | None:
-    """A lookup or learned vector [1, ..., rows, width]: one row for one unit."""
-    relevance = source.relevance
-    if relevance.dim() < 2 or any(size != 1 for size in relevance.shape[:-2]):
+class _Spans:
+    """Which stream a source belongs to; the last stream whose ids were looked up comes first."""
+
+    def __init__(self, part: Pass, layout: Layout) -> None:
+        whole = () if layout.grid else (Span(first=0, last=len(layout.units)),)
+        self._tensors: Mapping[str, object] = part.tensors
+        self._spans = layout.spans or whole
+        self._others = () if layout.grid else self._spans
+        self._current: Span | None = next(iter(self._others), None)
+        self._met: set[int] = set()
+
+    def place(self, source: Source, relevance: Tensor | None) -> tuple[int, Tensor] | None:
+        """The first unit and the relevance from there on, for a source [1, ..., rows, width] with a row per unit."""
+        self._current = self._looked_up(source) or self._current
+        if relevance is None or relevance.dim() < 2 or any(size != 1 for size in relevance.shape[:-2]):
+            return None
+        rows = relevance.flatten(0, -2).sum(1)
+        candidates = (*((self._current,) if self._current else ()), *self._others)
+        for span in candidates:
+            placed = self._within(span, source, rows)
+            if placed is not None:
+                return placed
         return None
-    rows = relevance.flatten(0, -2).sum(1)
-    length = len(rows) if source.length is None else source.length
-    for span in (current, *part.spans):
-        if span.last - span.first == length:
-            return span.first + source.first, rows
-    return None
+
+    def _within(self, span: Span, source: Source, rows: Tensor) -> tuple[int, Tensor] | None:
+        """The rows of a source that has the length of a span, padding left out."""
+        count = span.last - span.first
+        length = len(rows) if source.length is None else source.length
+        if length != self._length(span):
+            return None
+        if source.length is None:
+            return span.first, rows[span.offset : span.offset + count]
+        return (span.first + source.first, rows) if count == length else None
+
+    def _length(self, span: Span) -> int:
+        ids = self._tensors.get(span.ids)
+        return ids.shape[1] if isinstance(ids, Tensor) else span.last - span.first
+
+    def _looked_up(self, source: Source) -> Span | None:
+        """The stream whose ids these are; of two with the same ids, the one that was not met yet."""
+        same = [n for n, span in enumerate(self._spans) if _same(self._tensors.get(span.ids), source.indices)]
+        chosen = next((n for n in same if n not in self._met), same[0] if same else None)
+        if chosen is None:
+            return None
+        self._met.add(chosen)
+        return self._spans[chosen]
 
 
-def _stray(source: Source, lost: float) -> LedgerEntry:
-    return LedgerEntry(cause="constant", module=source.module, operation="embedding", relevance=lost, returned=False)
+def _same(ids: object, looked: Tensor | None) -> bool:
+    return isinstance(ids, Tensor) and looked is not None and ids.shape == looked.shape and torch.equal(ids, looked)
+
+
+# ---- images --------------------------------------------------------------------------------------------------------
+
+
+Beside = Mapping[int, Mapping[int, str]]
+
+
+def _standing_beside(sources: Sequence[Source]) -> Beside:
+    """The names of learned vectors by the length of the sequence they were joined to, and their place in it."""
+    found: dict[int, dict[int, str]] = {}
+    for source in sources:
+        if source.length is not None:
+            rows = source.value.shape[-2]
+            names = [_short(source) if rows == 1 else f"{_short(source)} {i + 1}" for i in range(rows)]
+            found.setdefault(source.length, {}).update({source.first + i: name for i, name in enumerate(names)})
+    return found
+
+
+def _short(source: Source) -> str:
+    return source.name.rpartition(".")[2]
+
+
+def _on_grid(found: Collected, grid: Grid, source: Source, rows: Tensor, beside: Beside) -> None:
+    """A learned vector beside the patches, or one per patch and per vector beside them (position embeddings)."""
+    names = beside.get(len(rows) if source.length is None else source.length, {})
+    for i, amount in enumerate(rows):
+        place = source.first + i
+        if place in names:
+            found.beside(names[place], float(amount))
+    own = rows[[i for i in range(len(rows)) if source.first + i not in names]]
+    tall, wide = grid.patches or (grid.rows, grid.columns)
+    if len(own) == tall * wide and (tall, wide) == (grid.rows, grid.columns):
+        found.units[grid.first : grid.first + len(own)] += own
+    elif len(own):
+        found.beside(_short(source), float(own.sum()))

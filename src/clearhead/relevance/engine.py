@@ -18,11 +18,11 @@ from clearhead.relevance.table import ROWS
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Source:
-    """A tensor where relevance ended: an explained input, or the result of an embedding lookup (with its ids)."""
+    """A tensor where relevance ended: an explained input, a learned vector, or an embedding lookup (with its ids)."""
 
     value: Tensor
     gradient: Tensor
-    module: str
+    name: str
     indices: Tensor | None = None
     first: int = 0
     length: int | None = None
@@ -35,11 +35,23 @@ class Source:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Propagation:
-    """What one backward pass found: the value, the sources in order of execution, and the ledger."""
+    """What one backward pass found: the sources in order of execution, and for each item its value and its ledger."""
 
-    value: float
+    values: tuple[float, ...]
     sources: tuple[Source, ...]
-    ledger: tuple[LedgerEntry, ...]
+    ledgers: tuple[tuple[LedgerEntry, ...], ...]
+
+    @property
+    def value(self) -> float:
+        """The value of the only item."""
+        (value,) = self.values
+        return value
+
+    @property
+    def ledger(self) -> tuple[LedgerEntry, ...]:
+        """The ledger of the only item."""
+        (ledger,) = self.ledgers
+        return ledger
 
 
 class Recording:
@@ -66,11 +78,27 @@ class Recording:
         """The sources met so far."""
         return self._run.lookups
 
-    def explain(self, value: Tensor, *, keep: bool = False) -> Propagation:
-        """Send the scalar `value` back to the sources. `keep` allows another scalar of the same recording after it.
+    def explain(self, *values: Tensor, keep: bool = False) -> Propagation:
+        """Send scalars back to the sources, one for each item of the batch.
 
-        Raises UsageError if it is no scalar, ModelError if it does not depend on any source.
+        `keep` allows others of the same recording after them. Raises UsageError for what is no scalar, ModelError if
+        one does not depend on any source.
         """
+        for value in values:
+            self._require_dependent(value)
+        self._run.ledger.clear()
+        leaves = [lookup.leaf for lookup in self._run.lookups]
+        with torch.inference_mode(False), torch.enable_grad():
+            whole = values[0] if len(values) == 1 else torch.stack([value.reshape(()) for value in values]).sum()
+            found = self._pulled(whole, leaves, keep=keep)
+        gradients = [torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, found, strict=True)]
+        sources = tuple(
+            Source(lookup.leaf.detach(), gradient, lookup.name, lookup.indices, lookup.first, lookup.length)
+            for lookup, gradient in zip(self._run.lookups, gradients, strict=True)
+        )
+        return Propagation(tuple(float(v.detach()) for v in values), sources, self._run.ledger.entries())
+
+    def _require_dependent(self, value: Tensor) -> None:
         if not isinstance(value, Tensor) or value.numel() != 1:
             shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise UsageError(f"A target must be a scalar tensor; found {shape}. Pick one entry, or sum.")
@@ -80,16 +108,6 @@ class Recording:
                 "input or embedding. Is the model computing under `torch.no_grad()`, with integer arithmetic, or only "
                 "with operations whose rule makes them constants (`exp`, `1/x`, norms)?"
             )
-        self._run.ledger.clear()
-        leaves = [lookup.leaf for lookup in self._run.lookups]
-        with torch.inference_mode(False), torch.enable_grad():
-            found = self._pulled(value, leaves, keep=keep)
-        gradients = [torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, found, strict=True)]
-        sources = tuple(
-            Source(lookup.leaf.detach(), gradient, lookup.module, lookup.indices, lookup.first, lookup.length)
-            for lookup, gradient in zip(self._run.lookups, gradients, strict=True)
-        )
-        return Propagation(float(value.detach()), sources, self._run.ledger.entries())
 
     def _pulled(self, value: Tensor, leaves: list[Tensor], *, keep: bool) -> tuple[Tensor | None, ...]:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clearhead.maps import LedgerEntry
 from clearhead.relevance.keeping import Keeper, Kept
-from clearhead.relevance.numerics import give_back, total
+from clearhead.relevance.numerics import by_item, give_back
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,44 +23,53 @@ class Place:
 
 
 class Ledger:
-    """Collects leaks as tensors while the backward pass runs, and reads them once at its end."""
+    """Collects leaks as tensors while the backward pass runs, and reads them once at its end.
 
-    def __init__(self) -> None:
+    Each amount is kept per item of a batch; one that could not be told apart by item reads as NaN.
+    """
+
+    def __init__(self, batch: int = 1) -> None:
+        self.batch = batch
         self._amounts: dict[tuple[str, Place, bool], list[Tensor]] = {}
 
     def book(self, cause: str, place: Place, amount: Tensor, *, returned: bool = False) -> None:
         """Write down that `amount` (summed over all its entries) leaked at `place`."""
-        self._amounts.setdefault((cause, place, returned), []).append(total(amount))
+        self._amounts.setdefault((cause, place, returned), []).append(by_item(amount, self.batch))
 
-    def entries(self) -> tuple[LedgerEntry, ...]:
-        """One entry per cause, module and operation, in the order of the forward pass; zeros are left out."""
-        sums: dict[tuple[str, str, str, bool], float] = {}
-        for (cause, place, returned), amount in sorted(self._read().items(), key=lambda item: item[0][1].call):
-            key = (cause, place.module, place.operation, returned)
-            sums[key] = sums.get(key, 0.0) + amount
-        return tuple(
-            LedgerEntry(cause=cause, module=module, operation=operation, relevance=amount, returned=returned)
-            for (cause, module, operation, returned), amount in sums.items()
-            if amount
-        )
+    def entries(self) -> tuple[tuple[LedgerEntry, ...], ...]:
+        """For each item one entry per cause, module and operation, in forward order; zeros are left out."""
+        amounts = sorted(self._read().items(), key=lambda pair: pair[0][1].call)
+        return tuple(_entries([(key, each[item]) for key, each in amounts]) for item in range(self.batch))
 
     def by_call(self) -> dict[int, float]:
         """What each call lost for good, by the number of the call."""
         sums: dict[int, float] = {}
         for (_, place, returned), amount in self._read().items():
             if not returned:
-                sums[place.call] = sums.get(place.call, 0.0) + amount
+                sums[place.call] = sums.get(place.call, 0.0) + sum(amount)
         return sums
 
     def clear(self) -> None:
         """Forget all amounts, before another backward pass over the same recording."""
         self._amounts.clear()
 
-    def _read(self) -> dict[tuple[str, Place, bool], float]:
+    def _read(self) -> dict[tuple[str, Place, bool], list[float]]:
         if not self._amounts:
             return {}
-        summed = torch.stack([torch.stack(parts).sum() for parts in self._amounts.values()]).tolist()
+        summed = torch.stack([torch.stack(parts).sum(0) for parts in self._amounts.values()]).tolist()
         return dict(zip(self._amounts, summed, strict=True))
+
+
+def _entries(amounts: Sequence[tuple[tuple[str, Place, bool], float]]) -> tuple[LedgerEntry, ...]:
+    sums: dict[tuple[str, str, str, bool], float] = {}
+    for (cause, place, returned), amount in amounts:
+        key = (cause, place.module, place.operation, returned)
+        sums[key] = sums.get(key, 0.0) + amount
+    return tuple(
+        LedgerEntry(cause=cause, module=module, operation=operation, relevance=amount, returned=returned)
+        for (cause, module, operation, returned), amount in sums.items()
+        if amount
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +80,11 @@ class Account:
     place: Place
     returns: bool
     keeper: Keeper
+
+    @property
+    def batch(self) -> int:
+        """How many items are explained together."""
+        return self.ledger.batch
 
     def book(self, cause: str, amount: Tensor) -> None:
         """Write down an amount that is lost for good."""

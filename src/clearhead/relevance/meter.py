@@ -96,10 +96,10 @@ def metered(run: Run, call: Call, cause: str, *, share: float = 1.0) -> Any:
     account = run.account(call)
 
     def arrives(y: Tensor, gradient: Tensor) -> None:
-        account.book(cause, dot(y, gradient))
+        account.book(cause, dot(y, gradient, account.batch))
 
     def leaves(x: Tensor, gradient: Tensor) -> None:
-        account.book(cause, -dot(x, gradient))
+        account.book(cause, -dot(x, gradient, account.batch))
 
     def enter(x: Tensor) -> Tensor:
         tap: Tensor = Tap.apply(x, leaves)

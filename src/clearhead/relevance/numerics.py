@@ -9,14 +9,23 @@ INFINITY = float("inf")
 _HALF = (torch.float16, torch.bfloat16)
 
 
-def total(values: Tensor) -> Tensor:
-    """The sum of all entries in float64, as a tensor of no dimensions that stays on its device."""
-    return values.sum(dtype=torch.float64)
+def by_item(values: Tensor, batch: int) -> Tensor:
+    """The sum of all entries in float64 for each item of a batch [batch], on the device of the values.
+
+    Items lie along the first axis, or along the first part of it. Where they cannot, an amount that is not 0 cannot
+    be told apart by item, and is NaN.
+    """
+    if batch == 1:
+        return values.sum(dtype=torch.float64).reshape(1)
+    if values.dim() and values.shape[0] % batch == 0:
+        return values.reshape(batch, -1).sum(-1, dtype=torch.float64)
+    whole = values.sum(dtype=torch.float64)
+    return torch.where(whole == 0, whole, torch.nan).expand(batch)
 
 
-def dot(value: Tensor, gradient: Tensor) -> Tensor:
-    r"""$\sum x G$ over all entries, in float64."""
-    return total(_product(value, gradient))
+def dot(value: Tensor, gradient: Tensor, batch: int = 1) -> Tensor:
+    r"""$\sum x G$ over all entries of each item of a batch [batch], in float64."""
+    return by_item(_product(value, gradient), batch)
 
 
 def row_dot(value: Tensor, gradient: Tensor) -> Tensor:

@@ -60,12 +60,12 @@ class Image:
 class Lookup:
     """A tensor where relevance ends: `leaf` collects the gradient, the model computes with a copy.
 
-    `indices` are the ids of an embedding lookup; `first` and `length` say where along a joined sequence a learned
-    vector came to stand.
+    `name` is the module that looked up `indices`, or the parameter that a learned vector is; `first` and `length`
+    say where along a joined sequence the vector came to stand.
     """
 
     leaf: Tensor
-    module: str
+    name: str
     indices: Tensor | None = None
     first: int = 0
     length: int | None = None
@@ -89,9 +89,10 @@ class Row:
 class Run:
     """Interprets calls by the rule table and collects sources, images and leaks for one forward pass."""
 
-    def __init__(self, settings: Settings, model: nn.Module | None, rows: dict[str, Row]) -> None:
+    def __init__(self, settings: Settings, model: nn.Module | None, rows: dict[str, Row], *, batch: int = 1) -> None:
         self.settings = settings
-        self.ledger = Ledger()
+        self.batch = batch
+        self.ledger = Ledger(batch)
         self.keeper = Keeper()
         self.lookups: list[Lookup] = []
         self.images: Any = WeakTensorKeyDictionary()
@@ -99,7 +100,7 @@ class Run:
         self.rows = rows
         self.tape = Tape(self.interpret, model)
         self._model = model
-        self._learned: set[int] | None = None
+        self._learned: dict[int, str] | None = None
         self._calls = 0
 
     # ---- from call to row --------------------------------------------------------------------------------------
@@ -177,19 +178,22 @@ class Run:
         return Account(self.ledger, self.place(call), self.returns, self.keeper)
 
     def source(self, value: Tensor, indices: Tensor | None = None, first: int = 0, length: int | None = None) -> Tensor:
-        """End relevance here: the model goes on with a copy of a new leaf."""
+        """End relevance here: the model goes on with a copy of a new leaf, of which each item has its own."""
+        name = self.tape.module() if indices is not None else self.learned(value) or ""
+        if self.batch > 1 and value.dim() == 3 and value.shape[0] == 1:
+            value = value.expand(self.batch, -1, -1)
         leaf = value.detach().clone().requires_grad_()
-        self.lookups.append(Lookup(leaf, self.tape.module(), indices, first, length))
+        self.lookups.append(Lookup(leaf, name, indices, first, length))
         return leaf.clone()
 
-    def learned(self, value: object) -> bool:
-        """Is the value a parameter or buffer of the model, or a view of one?"""
+    def learned(self, value: object) -> str | None:
+        """The name of the parameter or buffer of the model that the value is, or is a view of."""
         if not isinstance(value, Tensor) or self._model is None:
-            return False
+            return None
         if self._learned is None:
-            state = (*self._model.parameters(), *self._model.buffers())
-            self._learned = {tensor.untyped_storage().data_ptr() for tensor in state}
-        return value.untyped_storage().data_ptr() in self._learned
+            state = (*self._model.named_buffers(), *self._model.named_parameters())
+            self._learned = {tensor.untyped_storage().data_ptr(): name for name, tensor in state}
+        return self._learned.get(value.untyped_storage().data_ptr())
 
     def image(self, tensor: Tensor) -> Image:
         """What the tensor is a pointwise function of; itself if nothing else is known."""

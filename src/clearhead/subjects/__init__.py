@@ -1,7 +1,27 @@
-"""A model with its processor: loading, tasks, inputs to units, targets."""
+"""A model with its processor: loading, tasks, inputs to units, targets, questions."""
 
-from clearhead.subjects.loading import Loaded, Pooling, Task, check_pooling, check_task, load, task_of
-from clearhead.subjects.subject import Subject
-from clearhead.subjects.targets import Wanted
+from clearhead.subjects.joining import length, shape
+from clearhead.subjects.loading import Loaded, Pooling, check_pooling, load
+from clearhead.subjects.subject import Subject, kind
+from clearhead.subjects.tasks import NAMES as TASKS
+from clearhead.subjects.tasks import SIMILARITY, TENSORS, check_task, task_of
+from clearhead.subjects.wanted import Score, Wanted, one_each
 
-__all__ = ["Loaded", "Pooling", "Subject", "Task", "Wanted", "check_pooling", "check_task", "load", "task_of"]
+__all__ = [
+    "SIMILARITY",
+    "TASKS",
+    "TENSORS",
+    "Loaded",
+    "Pooling",
+    "Score",
+    "Subject",
+    "Wanted",
+    "check_pooling",
+    "check_task",
+    "kind",
+    "length",
+    "load",
+    "one_each",
+    "shape",
+    "task_of",
+]

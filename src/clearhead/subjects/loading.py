@@ -11,11 +11,12 @@ from torch import nn
 
 from clearhead import zoo
 from clearhead.errors import ModelError, choice
+from clearhead.subjects import tasks
+from clearhead.subjects.tasks import check_task
 
-Task = Literal["text-classification", "sentence-similarity"]
 Pooling = Literal["mean", "cls"]
+_PROCESSORS = {"text": "AutoTokenizer", "image": "AutoImageProcessor", "both": "AutoProcessor"}  # by what a task reads
 _POOLINGS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}  # as older folders spell them
-_HEADS = {"ForSequenceClassification": "text-classification"}  # by the suffix of the model's class
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -31,20 +32,22 @@ class Loaded:
 
 
 def load(path: str | Path, *, task: str | None, pooling: str | None, trust_remote_code: bool, dtype: Any) -> Loaded:
-    """The model and tokenizer in `path`, or behind a hub id. Raises ModelError, or UsageError for an unknown task."""
-    from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+    """The model and processor in `path`, or behind a hub id. Raises ModelError, or UsageError for an unknown task."""
+    import transformers
 
     check_pooling(pooling)
-    check_task(task)
+    wanted = check_task(task)
     shown, name = _place(str(path))
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     try:
-        config = AutoConfig.from_pretrained(name, **options)
-        task = task or _task(tuple(config.architectures or ()))
-        kind = AutoModelForSequenceClassification if task == "text-classification" else AutoModel
+        config = transformers.AutoConfig.from_pretrained(name, **options)
+        row = tasks.task(wanted or tasks.named_by(config.architectures or ()))
+        kind = getattr(transformers, row.auto)
         more = {"dtype": dtype} if dtype is not None else {}
         model, report = kind.from_pretrained(name, use_safetensors=True, output_loading_info=True, **options, **more)
-        processor = AutoTokenizer.from_pretrained(name, **options)
+        processor = getattr(transformers, _PROCESSORS[row.reads]).from_pretrained(name, **options)
+    except ModelError:
+        raise
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(f"The model {name!r} cannot be loaded: {_first_lines(error)}") from error
     except Exception as error:
@@ -54,17 +57,10 @@ def load(path: str | Path, *, task: str | None, pooling: str | None, trust_remot
         model=model.eval(),
         processor=processor,
         name=shown,
-        task=task,
-        pooling=pooling or (_pooling(name) if task == "sentence-similarity" else "mean"),
+        task=row.name,
+        pooling=pooling or (_pooling(name) if row.name == tasks.SIMILARITY else "mean"),
         warnings=_missing(report.get("missing_keys", ())),
     )
-
-
-def check_task(task: str | None) -> str | None:
-    """The task itself, if there is one of that name. Raises UsageError."""
-    if task is not None and task not in get_args(Task):
-        raise choice("task", task, get_args(Task))
-    return task
 
 
 def check_pooling(pooling: str | None) -> str | None:
@@ -72,24 +68,6 @@ def check_pooling(pooling: str | None) -> str | None:
     if pooling is not None and pooling not in get_args(Pooling):
         raise choice("pooling", pooling, get_args(Pooling))
     return pooling
-
-
-def task_of(model: nn.Module) -> str:
-    """The task that the name of a model's class tells. Raises ModelError if it has a head that is not known."""
-    return _task((type(model).__name__,))
-
-
-def _task(architectures: tuple[str, ...]) -> str:
-    for architecture in architectures:
-        for suffix, task in _HEADS.items():
-            if architecture.endswith(suffix):
-                return task
-        if "For" in architecture or "LMHead" in architecture:
-            raise ModelError(
-                f"Texts can be explained for {', '.join(get_args(Task))}; {architecture} does something else. Choose "
-                "with task=..., or pass tensors and a target function."
-            )
-    return "sentence-similarity"
 
 
 def _place(name: str) -> tuple[str, str]:

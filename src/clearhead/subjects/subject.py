@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from clearhead.config import Settings
 from clearhead.errors import UsageError
 from clearhead.maps import Recipe
-from clearhead.question import Ask, Pass, Question
-from clearhead.subjects import inputs, targets
+from clearhead.question import Aim, Item, Pass, Question
+from clearhead.subjects import images, joining, positions, targets
 from clearhead.subjects.loading import Loaded
-from clearhead.subjects.targets import Wanted
+from clearhead.subjects.posing import POSES, Setting
+from clearhead.subjects.tasks import TENSORS
+from clearhead.subjects.wanted import Wanted
 
 
 class Subject:
-    """What is explained: poses a `Question` for each input."""
+    """What is explained: poses a `Question` for each input, and joins those that can be explained together."""
 
     def __init__(self, loaded: Loaded) -> None:
         self._loaded = loaded
@@ -31,7 +34,7 @@ class Subject:
 
     @property
     def task(self) -> str:
-        """The task texts are explained for."""
+        """The task inputs are explained for, if they are no tensors."""
         return self._loaded.task
 
     @property
@@ -40,67 +43,71 @@ class Subject:
         known = getattr(getattr(self.model, "config", None), "id2label", None) or {}
         return {int(index): str(label) for index, label in known.items()}
 
-    def question(self, given: Any, *, target: Wanted, contrast: str | int | None, settings: Settings) -> Question:
-        """The question that one input poses: a text, a pair of texts, or a mapping of tensors. Raises UsageError."""
+    def question(self, given: Any, wanted: Wanted, settings: Settings, *, pixels: bool = False) -> Question:
+        """The question that one input poses: a text, an image, a pair, or a mapping of tensors. Raises UsageError."""
         if isinstance(given, Mapping):
-            tensors = inputs.tensor_pass(given, self._device())
-            return self._question((tensors,), self._scores(target, contrast), settings, task="tensors")
+            return self._tensors(given, wanted, settings)
         if self._loaded.processor is None:
             raise UsageError(
                 f"Without a processor the input must be a mapping of tensors; found {type(given).__name__}. Pass "
-                "AttentionVisualizer(model, tokenizer)."
+                "AttentionVisualizer(model, processor)."
             )
-        texts = _texts(given)
-        if self.task == "sentence-similarity":
-            return self._similarity(texts, target, contrast, settings)
-        part, notes = self._encode(texts, settings)
-        return self._question((part,), self._scores(target, contrast), settings, texts, notes)
+        if kind(given) is None:
+            raise UsageError(
+                f"An input must be a text, an image, a pair or a mapping of tensors; found {type(given).__name__}."
+            )
+        pose = POSES[self.task]
+        wanted.check(self.task, pose.takes)
+        scalar = wanted.target if callable(wanted.target) else None
+        setting = Setting(
+            model=self.model,
+            processor=self._loaded.processor,
+            pooling=self._loaded.pooling,
+            labels=self.labels,
+            device=self._device(),
+            truncate=settings.truncate,
+            pixels=pixels,
+        )
+        passes, item = pose.function(setting, given, replace(wanted, target=None) if scalar else wanted)
+        if scalar is not None:
+            item = replace(item, aims=(_only(scalar, wanted),))
+        return self._question(passes, (item,), settings, self.task)
 
-    def _similarity(
-        self, texts: dict[str, str], target: Wanted, contrast: str | int | None, settings: Settings
-    ) -> Question:
-        if len(texts) != 2:
-            raise UsageError("Sentence similarity needs two texts; found one. Pass (text, other), or --text-pair.")
-        if target is not None or contrast is not None:
-            raise UsageError("Sentence similarity has one target, the cosine; leave out `target` and `contrast`.")
-        parts: list[Pass] = []
-        notes: list[str] = []
-        for stream, text in texts.items():
-            part, more = self._encode({stream: text}, settings, first=sum(len(p.units) for p in parts))
-            parts, notes = [*parts, part], [*notes, *more]
-        ask = targets.similarity(targets.pooling(self._loaded.pooling))
-        return self._question(tuple(parts), ask, settings, texts, notes)
+    def _tensors(self, given: Mapping[str, Any], wanted: Wanted, settings: Settings) -> Question:
+        """A question about tensors, with an item for each row of their batch."""
+        wanted.check("of explaining tensors", ("target", "contrast"))
+        part, layouts = positions.read(given, self._device())
+        if callable(wanted.target) and len(layouts) > 1:
+            raise UsageError(
+                f"A target function takes the output for one item; the tensors hold {len(layouts)}. Pass them one by "
+                "one."
+            )
+        items = []
+        for layout in layouts:
+            (span,) = layout.spans
+            last = span.offset + span.last - span.first - 1
+            target = wanted.target
+            aim = (
+                _only(target, wanted)
+                if callable(target)
+                else Aim(ask=targets.classes(target, wanted.contrast, self.labels, last))
+            )
+            items.append(Item(layouts=(layout,), aims=(aim,)))
+        return self._question((part,), tuple(items), settings, TENSORS)
 
-    def _encode(self, texts: dict[str, str], settings: Settings, first: int = 0) -> tuple[Pass, list[str]]:
-        processor = self._loaded.processor
-        limit = inputs.longest(processor, getattr(self.model, "config", None))
-        device = self._device()
-        return inputs.text_pass(processor, texts, limit=limit, truncate=settings.truncate, device=device, first=first)
+    def joined(self, questions: Sequence[Question]) -> Question:
+        """One question about the items of all of them."""
+        tokenizer = getattr(self._loaded.processor, "tokenizer", self._loaded.processor)
+        padding = getattr(tokenizer, "pad_token_id", None)
+        return joining.joined(questions, 0 if padding is None else int(padding))
 
-    def _scores(self, target: Wanted, contrast: str | int | None) -> Ask:
-        if target is not None and callable(target):
-            if contrast is not None:
-                raise UsageError("A target function says all there is to say; `contrast` must be left out.")
-            return targets.by_callable(target)
-        return targets.classes(target, contrast, self.labels)
-
-    def _question(
-        self,
-        passes: tuple[Pass, ...],
-        ask: Ask,
-        settings: Settings,
-        texts: Mapping[str, str] | None = None,
-        notes: list[str] | None = None,
-        task: str | None = None,
-    ) -> Question:
+    def _question(self, passes: tuple[Pass, ...], items: tuple[Item, ...], settings: Settings, task: str) -> Question:
         return Question(
             model=self.model,
             name=self._loaded.name,
-            task=task or self.task,
+            task=task,
             passes=passes,
-            ask=ask,
-            texts=dict(texts or {}),
-            warnings=(*self._loaded.warnings, *(notes or ())),
+            items=tuple(replace(item, warnings=(*self._loaded.warnings, *item.warnings)) for item in items),
             recipe=Recipe(
                 settings=settings.as_dict(),
                 dtype=self._dtype(),
@@ -125,14 +132,22 @@ class Subject:
         return self._fingerprint[1]
 
 
-def _texts(given: Any) -> dict[str, str]:
+def _only(scalar: Callable[[Any], Tensor], wanted: Wanted) -> Aim:
+    """A target function stands alone."""
+    if wanted != Wanted(target=scalar):
+        raise UsageError("A target function says all there is to say; leave out everything beside `target`.")
+    return Aim(ask=targets.by_callable(scalar))
+
+
+def kind(given: Any) -> str | None:
+    """What an input is, in a word; None if it is nothing that can be explained."""
     if isinstance(given, str):
-        return {"input": given}
-    if isinstance(given, tuple) and len(given) == 2:
-        return {"text": given[0], "text_pair": given[1]}
-    raise UsageError(
-        f"An input must be a text, a pair (text, text) or a mapping of tensors; found {type(given).__name__}."
-    )
+        return "text"
+    if isinstance(given, Mapping):
+        return "tensors"
+    if isinstance(given, tuple):
+        return "pair"
+    return "image" if images.is_image(given) else None
 
 
 def _hash(model: nn.Module, state: list[tuple[str, torch.Tensor]]) -> str:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from clearhead.errors import ModelError, UsageError, suggest
+from clearhead.errors import ModelError, UsageError, choice, suggest
 from clearhead.maps import Target
-from clearhead.question import Ask
+from clearhead.question import Ask, Layout
+from clearhead.units import Unit
 
-Wanted = str | int | Callable[[Any], Tensor] | None
+OTHERS = "others"  # a contrast: the mean of all other classes
+LONGEST_ANSWER = 30  # tokens
 
 
 def logits(output: Any) -> Tensor:
@@ -21,9 +23,7 @@ def logits(output: Any) -> Tensor:
 
     Raises ModelError when there are none.
     """
-    found = output if isinstance(output, Tensor) else getattr(output, "logits", None)
-    if found is None and isinstance(output, Mapping):
-        found = output.get("logits")
+    found = output if isinstance(output, Tensor) else _field(output, "logits")
     if not isinstance(found, Tensor):
         raise ModelError(
             f"An index or label as target needs a model with logits; this one returns {type(output).__name__}. "
@@ -32,10 +32,15 @@ def logits(output: Any) -> Tensor:
     return found
 
 
-def by_callable(function: Callable[[Any], Tensor]) -> Ask:
-    """A scalar that the user computes from the output."""
+def _field(output: Any, name: str) -> Any:
+    found = getattr(output, name, None)
+    return output.get(name) if found is None and isinstance(output, Mapping) else found
 
-    def ask(outputs: list[Any]) -> tuple[Target, Tensor]:
+
+def by_callable(function: Callable[[Any], Tensor]) -> Ask:
+    """A scalar that the user computes from the output of a batch of one."""
+
+    def ask(outputs: list[Any], _: int) -> tuple[Target, Tensor]:
         value = function(outputs[0])
         if not isinstance(value, Tensor) or value.numel() != 1:
             found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
@@ -45,59 +50,76 @@ def by_callable(function: Callable[[Any], Tensor]) -> Ask:
     return ask
 
 
-def classes(wanted: str | int | None, contrast: str | int | None, labels: Mapping[int, str]) -> Ask:
+# ---- one of many scores --------------------------------------------------------------------------------------------
+
+
+def picked(
+    scores: Tensor, chosen: int, against: int | str | None, name: Callable[[int], str], **about: Any
+) -> tuple[Target, Tensor]:
+    r"""One score $z_k$ of [classes], or its difference to another: $z_k - z_j$, or to the mean of all others."""
+    if against is None:
+        return Target(label=name(chosen), index=chosen, **about), scores[chosen]
+    about = {**about, "kind": "difference"}
+    if against == OTHERS:
+        others = (scores.sum() - scores[chosen]) / (len(scores) - 1)
+        return Target(label=name(chosen), index=chosen, contrast=OTHERS, **about), scores[chosen] - others
+    if against == chosen:
+        raise UsageError(f"`contrast` must differ from the target; both are {name(chosen)!r}.")
+    contrast = int(against)
+    return Target(label=name(chosen), index=chosen, contrast=name(contrast), **about), scores[chosen] - scores[contrast]
+
+
+def classes(wanted: str | int | None, contrast: str | int | None, labels: Mapping[int, str], last: int = -1) -> Ask:
     """A class logit: the predicted class unless one is named; of two classes, its difference to the other.
 
-    Where the logits have a sequence axis, the last position is meant and the index is a token.
+    Where the logits have a sequence axis, the position `last` is meant and the index is a token.
     """
 
-    def ask(outputs: list[Any]) -> tuple[Target, Tensor]:
+    def ask(outputs: list[Any], row: int) -> tuple[Target, Tensor]:
         scores = logits(outputs[0])
-        row = scores[0] if scores.dim() > 1 else scores
-        kind = "class" if row.dim() == 1 else "token"
-        row = row if row.dim() == 1 else row[-1]
-        chosen = _index(wanted, labels, len(row), "target") if wanted is not None else int(row.detach().argmax())
-        against = _index(contrast, labels, len(row), "contrast") if contrast is not None else None
-        if against is None and kind == "class" and len(row) == 2:
+        own = scores[row] if scores.dim() > 1 else scores
+        kind = "class" if own.dim() == 1 else "token"
+        own = own if own.dim() == 1 else own[last if last < len(own) else -1]
+        chosen = index(wanted, labels, len(own), "target") if wanted is not None else int(own.detach().argmax())
+        against = _against(contrast, labels, len(own))
+        if against is None and kind == "class" and len(own) == 2:
             against = 1 - chosen
-        if against == chosen:
-            raise UsageError(f"`contrast` must differ from the target; both are {_label(chosen, labels)!r}.")
-        if against is None:
-            return Target(kind=kind, label=_label(chosen, labels), index=chosen), row[chosen]
-        target = Target(kind="difference", label=_label(chosen, labels), index=chosen, contrast=_label(against, labels))
-        return target, row[chosen] - row[against]
+        return picked(own, chosen, against, lambda i: _label(i, labels), kind=kind)
 
     return ask
 
 
-def similarity(pool: Callable[[Any], Tensor]) -> Ask:
-    r"""The cosine of two pooled texts: $\cos(u, v) = \frac{u}{[|u|]} \cdot \frac{v}{[|v|]}$, norms constant.
+def token_classes(
+    wanted: str | int | None,
+    contrast: str | int | None,
+    labels: Mapping[int, str],
+    units: Sequence[Unit],
+    place: int | None,
+) -> Ask:
+    """A class logit of one token: of the one asked for, or of the surest one whose class is not the first."""
 
-    Each side is explained with the other held fixed; as a product of two, each gets half, so that both together add
-    up to the similarity.
-    """
-
-    def ask(outputs: list[Any]) -> tuple[Target, Tensor]:
-        u, v = (pool(output) for output in outputs)
-        u, v = (x / torch.linalg.vector_norm(x.float() if x.itemsize < 4 else x, dim=-1).to(x) for x in (u, v))
-        return Target(kind="similarity", label="cosine similarity"), (u * v).sum()
+    def ask(outputs: list[Any], row: int) -> tuple[Target, Tensor]:
+        scores = logits(outputs[0])[row]
+        at = place if place is not None else _surest(scores.detach(), units)
+        own = scores[at]
+        chosen = index(wanted, labels, len(own), "target") if wanted is not None else int(own.detach().argmax())
+        against = _against(contrast, labels, len(own))
+        return picked(own, chosen, against, lambda i: _label(i, labels), kind="class", position=at)
 
     return ask
 
 
-def pooling(mode: str) -> Callable[[Any], Tensor]:
-    """From an encoder's output to one vector: the mean of all tokens, or the first one."""
-
-    def pool(output: Any) -> Tensor:
-        states: Tensor = output[0] if not isinstance(output, Tensor) else output
-        return states[0].mean(0) if mode == "mean" else states[0, 0]
-
-    return pool
+def _surest(scores: Tensor, units: Sequence[Unit]) -> int:
+    """The token with the largest score among those whose class is not the first, which usually means none."""
+    tokens = [i for i, unit in enumerate(units) if not unit.special]
+    named = [i for i in tokens if int(scores[i].argmax()) != 0]
+    return max(named or tokens, key=lambda i: float(scores[i].max()))
 
 
-def _index(wanted: str | int, labels: Mapping[int, str], count: int, name: str) -> int:
+def index(wanted: str | int, labels: Mapping[int, str], count: int, name: str) -> int:
+    """The index of a class by its label or number. Raises UsageError."""
     if isinstance(wanted, str):
-        known = {label.lower(): index for index, label in labels.items()}
+        known = {label.lower(): number for number, label in labels.items()}
         if wanted.lower() in known:
             return known[wanted.lower()]
         if not re.fullmatch(r"-?[0-9]+", wanted):
@@ -105,11 +127,103 @@ def _index(wanted: str | int, labels: Mapping[int, str], count: int, name: str) 
             raise UsageError(f"`{name}` must be one of {listed}; found {wanted!r}.{suggest(wanted, labels.values())}")
     elif isinstance(wanted, bool) or not isinstance(wanted, int):
         raise UsageError(f"`{name}` must be a label, an index or a function; found {wanted!r}.")
-    index = int(wanted)
-    if not 0 <= index < count:
-        raise UsageError(f"`{name}` must be an index from 0 to {count - 1}; found {index}.")
-    return index
+    number = int(wanted)
+    if not 0 <= number < count:
+        raise UsageError(f"`{name}` must be an index from 0 to {count - 1}; found {number}.")
+    return number
 
 
-def _label(index: int, labels: Mapping[int, str]) -> str:
-    return labels.get(index, str(index))
+def _against(contrast: str | int | None, labels: Mapping[int, str], count: int) -> int | str | None:
+    if contrast is None:
+        return None
+    if isinstance(contrast, str) and contrast.lower() == OTHERS and OTHERS not in labels.values():
+        return OTHERS
+    return index(contrast, labels, count, "contrast")
+
+
+def _label(number: int, labels: Mapping[int, str]) -> str:
+    return labels.get(number, str(number))
+
+
+# ---- an answer in a text -------------------------------------------------------------------------------------------
+
+
+def answer(wanted: str | None, units: Sequence[Unit], texts: Mapping[str, str]) -> Ask:
+    """The logit of the first token of the best answer, of its last one, or the sum of `both`. Raises UsageError."""
+    chosen = wanted or "both"
+    if chosen not in ("start", "end", "both"):
+        raise choice("target", wanted, ("start", "end", "both"))
+    inside = [i for i, unit in enumerate(units) if unit.stream == "context" and not unit.special]
+
+    def ask(outputs: list[Any], row: int) -> tuple[Target, Tensor]:
+        starts, ends = (_field(outputs[0], name) for name in ("start_logits", "end_logits"))
+        if not isinstance(starts, Tensor) or not isinstance(ends, Tensor):
+            raise ModelError(
+                f"An answer needs a model that gives start_logits and end_logits; this one gives "
+                f"{type(outputs[0]).__name__}. Choose another task with task=..."
+            )
+        first, last = _best(starts[row].detach(), ends[row].detach(), inside)
+        parts = {"start": [starts[row, first]], "end": [ends[row, last]], "both": [starts[row, first], ends[row, last]]}
+        label = texts["context"][units[first].start : units[last].end]
+        return Target(kind=chosen, label=label, position=last if chosen == "end" else first), sum_of(parts[chosen])
+
+    return ask
+
+
+def _best(starts: Tensor, ends: Tensor, inside: Sequence[int]) -> tuple[int, int]:
+    """The span of the context, not longer than an answer may be, with the largest sum of start and end."""
+    places = torch.tensor(list(inside), device=starts.device)
+    sums = starts[places][:, None] + ends[places][None, :]
+    apart = places[None, :] - places[:, None]
+    sums = sums.masked_fill((apart < 0) | (apart >= LONGEST_ANSWER), -torch.inf)
+    best = int(sums.argmax())
+    return int(places[best // len(places)]), int(places[best % len(places)])
+
+
+def sum_of(parts: Sequence[Tensor]) -> Tensor:
+    """The sum of scalars."""
+    return parts[0] if len(parts) == 1 else torch.stack(list(parts)).sum()
+
+
+# ---- similarity ----------------------------------------------------------------------------------------------------
+
+
+def similarity(vectors: Callable[[list[Any], int], tuple[Tensor, Tensor]]) -> Ask:
+    r"""The cosine of two vectors: $\cos(u, v) = \frac{u}{[|u|]} \cdot \frac{v}{[|v|]}$, norms constant.
+
+    Each side is explained with the other held fixed; as a product of two, each gets half, so that both together add
+    up to the similarity.
+    """
+
+    def ask(outputs: list[Any], row: int) -> tuple[Target, Tensor]:
+        u, v = vectors(outputs, row)
+        u, v = (x / torch.linalg.vector_norm(x.float() if x.itemsize < 4 else x, dim=-1).to(x) for x in (u, v))
+        return Target(kind="similarity", label="cosine similarity"), (u * v).sum()
+
+    return ask
+
+
+def pooled(mode: str, layouts: Sequence[Layout]) -> Callable[[list[Any], int], tuple[Tensor, Tensor]]:
+    """From the outputs of an encoder for two texts to one vector each: the mean of all tokens, or the first one."""
+
+    def vectors(outputs: list[Any], row: int) -> tuple[Tensor, Tensor]:
+        found = []
+        for output, layout in zip(outputs, layouts, strict=True):
+            states: Tensor = output[0] if not isinstance(output, Tensor) else output
+            (span,) = layout.spans
+            own = states[row, span.offset : span.offset + span.last - span.first]
+            found.append(own.mean(0) if mode == "mean" else own[0])
+        return found[0], found[1]
+
+    return vectors
+
+
+def embedded(outputs: list[Any], row: int) -> tuple[Tensor, Tensor]:
+    """The vectors of an image and a text in the output of a model that compares them. Raises ModelError."""
+    found = [_field(outputs[0], name) for name in ("image_embeds", "text_embeds")]
+    if not all(isinstance(each, Tensor) for each in found):
+        raise ModelError(
+            f"Comparing image and text needs a model that gives image_embeds and text_embeds; this one gives "
+            f"{type(outputs[0]).__name__}. Choose another task with task=..."
+        )
+    return found[0][row], found[1][row]

@@ -72,7 +72,7 @@ def _through_all(run: Run, call: Call) -> Tensor:
     def enter(x: Tensor, share: float) -> Tensor:
         def leaves(x: Tensor, gradient: Tensor) -> Tensor:
             gradient = gradient * share if share != 1 else gradient
-            account.book("softmax", -dot(x, gradient))
+            account.book("softmax", -dot(x, gradient, account.batch))
             return gradient
 
         tap: Tensor = ReadOnlyTap.apply(x, leaves)
@@ -86,7 +86,7 @@ def _through_all(run: Run, call: Call) -> Tensor:
     held = result.detach()
 
     def arrives(gradient: Tensor) -> Tensor:
-        account.book("softmax", dot(held, gradient))
+        account.book("softmax", dot(held, gradient, account.batch))
         return gradient / 2 if both else gradient
 
     return hooked(result, arrives)

@@ -62,7 +62,9 @@ def _with_bias_booked(run: Run, call: Call, bias_O: Tensor) -> Tensor:
     account = run.account(call)
 
     def seen(gradient: Tensor) -> None:
-        account.book("bias", (gradient.flatten(0, -2).sum(0) if gradient.dim() > 1 else gradient) * bias_O)
+        rows = account.batch if gradient.dim() > 1 and gradient.shape[0] % account.batch == 0 else 1
+        summed = gradient.reshape(rows, -1, gradient.shape[-1]).sum(1)
+        account.book("bias", summed * bias_O)
 
     return hooked(call.native(), seen)
 

@@ -82,7 +82,7 @@ def _sum(run: Run, call: Call, first: float, second: float) -> Any:
         return mark(run, call, call.native())
     moving, constant = (x, other) if dependent(x) else (other, x)
     if by_position(run, moving, constant):
-        vectors = run.source(constant)
+        vectors = run.source(constant.unsqueeze(0) if run.batch > 1 and constant.dim() == 2 else constant)
         args = (moving, vectors) if dependent(x) else (vectors, moving)
         return call.function(*args, *call.args[2:], **_without_terms(call))
     if dependent(x):
@@ -99,7 +99,12 @@ def by_position(run: Run, moving: Tensor, constant: object) -> bool:
         and constant.shape[-2] > 1
         and constant.numel() == constant.shape[-2:].numel()
     )
-    return fits and constant.is_floating_point() and run.learned(constant) and bool(constant.abs().amax() < 1e4)
+    return (
+        fits
+        and constant.is_floating_point()
+        and run.learned(constant) is not None
+        and bool(constant.abs().amax() < 1e4)
+    )
 
 
 def _times(constant: Any, factor: float) -> Any:

@@ -69,7 +69,7 @@ def _learned_parts(run: Run, parts: list[Tensor], axis: int) -> list[Tensor]:
         return parts
     length, first, joined = sum(part.shape[1] for part in parts), 0, []
     for part in parts:
-        own = not dependent(part) and part.is_floating_point() and run.learned(part)
+        own = not dependent(part) and part.is_floating_point() and run.learned(part) is not None
         joined.append(run.source(part, None, first, length) if own else part)
         first += part.shape[1]
     return joined

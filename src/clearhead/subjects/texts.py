@@ -1,32 +1,34 @@
-"""Inputs to units: texts become tokens with offsets, tensors become positions."""
+"""Texts become tokens, each of which covers exactly its piece of the text."""
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from clearhead.errors import ModelError, UsageError
-from clearhead.question import Pass, Span
-from clearhead.units import Unit
+from clearhead.errors import UsageError
+from clearhead.question import Layout, Pass, Span
+from clearhead.subjects.encoded import Encoded
+from clearhead.units import Unit, begins_word
 
 FAR = 1_000_000  # tokenizers without a limit say 1e30
 
 
 def longest(tokenizer: Any, config: Any) -> int | None:
     """How many tokens the model takes, as far as its tokenizer and config say."""
-    limits = [getattr(tokenizer, "model_max_length", None), getattr(config, "max_position_embeddings", None)]
+    inner = getattr(config, "text_config", None) or config
+    limits = [getattr(tokenizer, "model_max_length", None), getattr(inner, "max_position_embeddings", None)]
     known = [int(limit) for limit in limits if isinstance(limit, (int, float)) and 0 < limit < FAR]
     return min(known, default=None)
 
 
-def text_pass(
+def read(
     tokenizer: Any, texts: Mapping[str, str], *, limit: int | None, truncate: bool, device: torch.device, first: int = 0
-) -> tuple[Pass, list[str]]:
-    """One pass over one text, or over two that the tokenizer joins; `texts` is keyed by stream.
+) -> Encoded:
+    """One text, or two that the tokenizer joins, as the model takes them; `texts` is keyed by stream.
 
     Raises UsageError for an empty text, and for one that is too long unless `truncate`.
     """
@@ -54,7 +56,8 @@ def text_pass(
         for name, values in encoded.items()
         if name in ("input_ids", "attention_mask", "token_type_ids")
     }
-    return Pass(tensors=tensors, units=units, spans=(Span(first=0, last=len(units), ids="input_ids"),)), notes
+    layout = Layout(units=units, spans=(Span(first=0, last=len(units), ids="input_ids"),))
+    return Encoded(part=Pass(tensors=tensors), layout=layout, texts=dict(texts), notes=tuple(notes))
 
 
 def _options(tokenizer: Any, **options: Any) -> dict[str, Any]:
@@ -86,7 +89,32 @@ def _units(tokenizer: Any, encoded: Any, texts: Mapping[str, str], first: int) -
                 word=None if special[i] else words[i],
             )
         )
-    return tuple(units)
+    return numbered(units, texts)
+
+
+def numbered(units: Sequence[Unit], texts: Mapping[str, str]) -> tuple[Unit, ...]:
+    """The units with their words counted: a word ends where the tokenizer says so, and at white space."""
+    counts: dict[str, int] = {}
+    before: dict[str, Unit] = {}
+    found = []
+    for unit in units:
+        if unit.special:
+            found.append(replace(unit, word=None))
+            continue
+        last = before.get(unit.stream)
+        if last is None or _begins(last, unit, texts.get(unit.stream, "")):
+            counts[unit.stream] = counts.get(unit.stream, -1) + 1
+        before[unit.stream] = unit
+        found.append(replace(unit, word=counts[unit.stream]))
+    return tuple(found)
+
+
+def _begins(last: Unit, unit: Unit, text: str) -> bool:
+    if last.word != unit.word:
+        return True
+    if last.end is None or unit.start is None or unit.start == unit.end or unit.start < last.end:
+        return False
+    return begins_word(text, last.end, unit.start)
 
 
 def _span(text: str, span: tuple[int, int] | None, *, special: bool) -> tuple[int | None, int | None]:
@@ -109,36 +137,3 @@ def _cut(encoded: Any, texts: Mapping[str, str], count: int, limit: int) -> str:
         if spans and text[kept:].strip():
             lost.append(f"{stream} from character {kept} on, {text[kept : kept + 40].strip()!r}...")
     return f"The text was cut from {count} to {limit} tokens: {'; '.join(lost)}".removesuffix(": ")
-
-
-def tensor_pass(tensors: Mapping[str, Any], device: torch.device) -> Pass:
-    """One pass over tensors as the model takes them; units are named by position.
-
-    Ids are explained through their embeddings, float tensors [1, units, ...] directly. Raises UsageError for
-    anything that is not a batch of one, ModelError if there is nothing to explain.
-    """
-    moved = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in tensors.items()}
-    batched = {name: t for name, t in moved.items() if isinstance(t, Tensor) and t.dim() > 1 and "mask" not in name}
-    for name, tensor in batched.items():
-        if tensor.shape[0] != 1:
-            shape = tuple(tensor.shape)
-            raise UsageError(
-                f"The first axis of each tensor must be a batch of 1; `{name}` has shape {shape}. Explain one at a "
-                "time, or wrap a model that takes the sequence first in one that transposes."
-            )
-    floats = tuple(name for name, t in batched.items() if t.is_floating_point())
-    ids = [t for t in batched.values() if not t.is_floating_point() and t.dim() == 2]
-    sequences = [name for name in batched if name in floats or name.endswith("input_ids")]
-    if len(sequences) > 1:
-        raise UsageError(
-            f"One sequence is explained at a time; found {', '.join(sequences)}. Wrap the model in one that takes the "
-            "sequence to explain and holds the others fixed."
-        )
-    leading = [moved[name] for name in floats] or ids
-    if not leading or not leading[0].shape[1]:
-        raise ModelError(
-            f"There must be ids [1, T] or a float tensor [1, T, ...] to explain; found "
-            f"{ {name: tuple(t.shape) if isinstance(t, Tensor) else type(t).__name__ for name, t in moved.items()} }."
-        )
-    units = tuple(Unit(index=i, text=str(i)) for i in range(leading[0].shape[1]))
-    return Pass(tensors=moved, units=units, explained=floats)

@@ -1,0 +1,126 @@
+"""Many inputs: which are explained together, how many at a time, and what happens when memory runs out."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from clearhead.config import Settings
+from clearhead.maps import RelevanceMap
+from clearhead.question import Question
+from clearhead.subjects import Subject, length, shape
+
+Method = Callable[[Question, Settings], Iterator[tuple[int, RelevanceMap]]]
+Numbered = tuple[int, RelevanceMap]
+
+WINDOW = 256  # questions that are held at a time, to find those of a like length
+MOST = 32  # items together: beyond, a processor does not get faster
+SHARE = 0.5  # of the free memory may be used
+LAYERS_KEPT = 3  # tensors kept for the way back, for each that a layer reads or writes
+UNKNOWN_MEMORY = 2**30  # bytes, where the system does not say
+
+
+def explained(
+    subject: Subject, questions: Iterator[Question], method: Method, settings: Settings
+) -> Iterator[list[RelevanceMap]]:
+    """The maps of each question, in the order of the questions; those that can be are explained together."""
+    while window := list(islice(questions, WINDOW)):
+        found: list[list[RelevanceMap]] = [[] for _ in window]
+        for members in _alike(window):
+            for n, each in _together(subject, [(n, window[n]) for n in members], method, settings):
+                found[n].append(each)
+        yield from found
+
+
+def _alike(questions: Sequence[Question]) -> list[list[int]]:
+    """The numbers of questions that can be joined, shortest first, and each other one alone."""
+    groups: dict[object, list[int]] = {}
+    for n, question in enumerate(questions):
+        common = shape(question)
+        groups.setdefault(("alone", n) if common is None else common, []).append(n)
+    return [sorted(members, key=lambda n: length(questions[n])) for members in groups.values()]
+
+
+def _together(
+    subject: Subject, questions: Sequence[tuple[int, Question]], method: Method, settings: Settings
+) -> Iterator[Numbered]:
+    """Explain in batches; a batch for which memory does not suffice is halved, and those after it stay as small."""
+    waiting, most, note = list(questions), settings.batch_size or MOST, ""
+    while waiting:
+        size = min(most, len(waiting)) if settings.batch_size else _fitting(subject.model, waiting, most)
+        batch = waiting[:size]
+        try:
+            found = list(method(subject.joined([question for _, question in batch]), settings))
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if size == 1 or not _out_of_memory(error):
+                raise
+            found = []
+        if not found:  # outside of the handler, which would hold the frames and their tensors
+            most = size // 2
+            note = f"Memory ran out with {size} inputs at a time; they were explained {most} at a time."
+            _release()
+            continue
+        waiting = waiting[size:]
+        for place, each in found:
+            yield batch[place][0] if len(batch) > 1 else batch[0][0], _noted(each, note)
+
+
+def _noted(each: RelevanceMap, note: str) -> RelevanceMap:
+    return replace(each, warnings=(*each.warnings, note)) if note else each
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """Does an error, or what caused it, say that memory ran out?"""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return "not enough memory" in str(error) or "out of memory" in str(error)
+
+
+def _release() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+# ---- how many fit --------------------------------------------------------------------------------------------------
+
+
+def _fitting(model: nn.Module, waiting: Sequence[tuple[int, Question]], most: int) -> int:
+    """How many of the shortest questions fit into memory together, at least one."""
+    free, each = SHARE * free_memory(model), bytes_per_position(model)
+    size = 1
+    while size < min(most, len(waiting)):
+        longest = length(waiting[size][1])  # they are sorted
+        if (size + 1) * longest * each > free:
+            break
+        size += 1
+    return size
+
+
+def bytes_per_position(model: nn.Module) -> int:
+    """About how many bytes one position keeps until the way back: what each layer reads and writes, some times over."""
+    looked_up = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    sizes = [
+        (p.shape[0] + p[0].numel()) * p.element_size()
+        for p in model.parameters()
+        if p.dim() >= 2 and id(p) not in looked_up
+    ]
+    return LAYERS_KEPT * sum(sizes) + 1
+
+
+def free_memory(model: nn.Module) -> int:
+    """The bytes that are free where the model is."""
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError):
+        return UNKNOWN_MEMORY
