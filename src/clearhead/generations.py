@@ -180,6 +180,12 @@ class GenerationMap:
         """What `to_dict` wrote; raises UsageError for another schema."""
         if not isinstance(data, Mapping) or "rows" not in data:
             raise UsageError("A saved generation is a JSON object with `rows`. A single map is read by RelevanceMap.")
+        if not isinstance(data["rows"], list):
+            raise TypeError(f"`rows` is a {type(data['rows']).__name__}")
+        if data.get("schema") != SCHEMA:
+            raise UsageError(
+                f"This version reads schema {SCHEMA}; found {data.get('schema')!r}. Explain again to renew it."
+            )
         return cls(rows=tuple(RelevanceMap.from_dict(row) for row in data["rows"]))
 
     def save(self, path: str | Path) -> Path:

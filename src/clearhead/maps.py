@@ -180,7 +180,7 @@ class RelevanceMap:
         for i, unit in enumerate(self.units):
             if unit.stream != name or unit.special or unit.start is None or unit.end is None:
                 continue
-            inside = holder(spans, unit.start, unit.end)
+            inside = holder(spans, *_visible(unit.text, unit.start, unit.end))
             if len(inside) > 1:
                 raise UsageError(
                     f"A unit belongs to one span; {unit.text!r} (characters {unit.start} to {unit.end}) lies in "
@@ -223,7 +223,8 @@ class RelevanceMap:
             return replace(first, index=index)
         whole = self.texts.get(first.stream)
         if whole is not None and first.start is not None and last.end is not None:
-            return replace(first, index=index, text=whole[first.start : last.end], end=last.end)
+            start, _ = _visible(whole[first.start : last.end], first.start, last.end)
+            return replace(first, index=index, text=whole[start : last.end], start=start, end=last.end)
         return replace(first, index=index, text="".join(self.units[i].text for i in members), end=last.end)
 
     # ---- leaving -----------------------------------------------------------------------------------------------
@@ -256,6 +257,8 @@ class RelevanceMap:
         """The map that `to_dict` wrote; raises UsageError for another schema."""
         if not isinstance(data, Mapping):
             raise UsageError(f"A map is a JSON object; found a {type(data).__name__}. Read a list of maps one by one.")
+        if "rows" in data:
+            raise UsageError("This is a generation, a map per produced token. It is read by GenerationMap.")
         if data.get("schema") != SCHEMA:
             raise UsageError(
                 f"This version reads schema {SCHEMA}; found {data.get('schema')!r}. Explain again to renew it."
@@ -325,10 +328,18 @@ class RelevanceMap:
 
 
 def _first(spans: Sequence[Span], unit: Unit) -> int | None:
-    """The number of the span in which a unit begins."""
+    """The number of the span in which a unit begins, the space before it left out."""
     if unit.special or unit.start is None:
         return None
-    return next(iter(holder(spans, unit.start, unit.start)), None)
+    start, _ = _visible(unit.text, unit.start, unit.end or unit.start)
+    return next(iter(holder(spans, start, start)), None)
+
+
+def _visible(text: str, start: int, end: int) -> Span:
+    """Where a text from `start` to `end` lies without the space before and behind it, if it is not all space."""
+    if len(text) != end - start or not text.strip():
+        return start, end
+    return start + len(text) - len(text.lstrip()), end - len(text) + len(text.rstrip())
 
 
 def _described(unit: Unit) -> dict[str, Any]:

@@ -14,9 +14,8 @@ _UNSPACED = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f]"
 )
 _STOPS = re.compile(r"[.!?…]+[\"'”’»)\]]*(?=\s)\s*|[。！？]+[」』）”]*|\n\s*")
-_ABBREVIATION = re.compile(
-    r"(?:^|[\s(])(?:[A-Z]|Dr|Mr|Mrs|Ms|Prof|St|Jr|Sr|vs|etc|cf|ca|e\.g|i\.e|No|Fig|Nr|bzw|z\.B)\.$"
-)
+_ABBREVIATIONS = r"(?:[A-Za-z]\.)*[A-Z] Dr Mr Mrs Ms Prof St Jr Sr vs cf ca e\.g i\.e No Fig Nr bzw z\.B".split()
+_ABBREVIATION = re.compile(rf"(?:^|[\s(])(?:{'|'.join(_ABBREVIATIONS)})\.$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +61,7 @@ def sentences(text: str) -> list[Span]:
     found, first = [], 0
     for stop in _STOPS.finditer(text):
         held = text[first : stop.end()].rstrip()
-        if not text[stop.start() :].startswith("\n") and _ABBREVIATION.search(held):
+        if "\n" not in stop.group() and _ABBREVIATION.search(held):
             continue
         if held and text[stop.end() :].strip():
             found.append((first, stop.end()))
@@ -77,4 +76,4 @@ def holder(spans: Iterable[Span], start: int, end: int) -> list[int]:
     [0, 1]
     """
     last = max(end, start + 1)
-    return [n for n, (first, stop) in enumerate(spans) if first < last and start < stop]
+    return [n for n, (first, stop) in enumerate(spans) if first < stop and first < last and start < stop]

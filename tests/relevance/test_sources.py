@@ -24,7 +24,7 @@ def test_embedding_lookups_are_sources_in_order():
 
     net, ids, x = Net(), torch.tensor([[1, 2, 2]]), inputs(3)
     p = propagate(lambda t: net(ids, t), [x], RECORD, model=net)
-    assert [source.module for source in p.sources] == ["", "words", "places"]
+    assert [source.name for source in p.sources] == ["", "words", "places"]
     assert p.sources[0].indices is None
     assert torch.equal(p.sources[1].indices, ids)
     assert torch.equal(p.sources[2].indices, torch.arange(3))

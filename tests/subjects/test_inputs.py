@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from clearhead.subjects.inputs import text_pass
+from clearhead.subjects.texts import read
 
 TEXTS = [
     "A man is eating a piece of bread in the kitchen.",
@@ -48,9 +48,9 @@ def tokenizer(request: pytest.FixtureRequest, minilm: str) -> Any:
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_units_cover_the_text(tokenizer: Any, text: str) -> None:
-    part, notes = read(tokenizer, {"input": text}, limit=None, truncate=False, device=torch.device("cpu"))
-    assert not notes
-    assert part.tensors["input_ids"].shape == (1, len(part.units))
+    part = read(tokenizer, {"input": text}, limit=None, truncate=False, device=torch.device("cpu"))
+    assert not part.notes
+    assert part.part.tensors["input_ids"].shape == (1, len(part.units))
     covered: set[int] = set()
     for position, unit in enumerate(part.units):
         assert unit.index == position

@@ -305,7 +305,7 @@ def _translation(setting: Setting, given: Any, wanted: Wanted) -> Posed:
     if wanted.continuation is not None:
         start, new = _labels(setting, wanted.continuation)
     else:
-        most = wanted.generate or min(producing.LONGEST, setting.limit or producing.LONGEST)
+        most = wanted.generate or producing.usual_length(setting.model, setting.limit)
         start, *new = producing.generated(setting.model, source.part.tensors, most, setting.tokenizer)
     producing.check_room(setting.limit, 0, len(new))
     if not new:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -67,9 +68,9 @@ def spelled(tokenizer: Any, ids: Sequence[int]) -> Produced:
             continue
         spans = [(len(text), len(whole)) if i in waiting else span for i, span in enumerate(spans)]
         text, waiting = whole, []
+    parts = [text[span[0] : span[1]] if span else "" for span in spans]
     pieces = tuple(
-        text[span[0] : span[1]] if span and span[1] > span[0] else str(name)
-        for span, name in zip(spans, names, strict=True)
+        part if part and "\ufffd" not in part else str(name) for part, name in zip(parts, names, strict=True)
     )
     return Produced(ids=tuple(ids), text=text, pieces=pieces, spans=tuple(spans), special=special)
 
@@ -82,18 +83,38 @@ def generated(model: nn.Module, tensors: Mapping[str, Tensor], count: int, token
             f"{type(model).__name__} cannot generate by itself. Give its text with continuation=... to explain that."
         )
     known = {name: tensor for name, tensor in tensors.items() if name in ("input_ids", "attention_mask")}
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    config = _greedy(getattr(model, "generation_config", None), count, tokenizer)
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
         with torch.no_grad():
-            found = generate(**known, max_new_tokens=count, do_sample=False, num_beams=1, pad_token_id=pad)
+            found = generate(**known, generation_config=config)
     except Exception as error:
         raise ModelError(f"The model failed to generate: {type(error).__name__}: {error}") from error
     finally:
         for module in training:
             module.training = True
     return [int(i) for i in found[0].tolist()]
+
+
+def _greedy(own: Any, count: int, tokenizer: Any) -> Any:
+    """How a model generates, but greedily and so many tokens at most."""
+    from transformers import GenerationConfig
+
+    config = copy.deepcopy(own) if own is not None else GenerationConfig()
+    config.max_length, config.max_new_tokens, config.min_length, config.min_new_tokens = None, count, None, None
+    config.do_sample, config.num_beams, config.num_return_sequences = False, 1, 1
+    config.temperature = config.top_p = config.top_k = config.typical_p = None
+    if config.pad_token_id is None:
+        config.pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    return config
+
+
+def usual_length(model: nn.Module, limit: int | None) -> int:
+    """How many tokens a model produces at most, where nobody says."""
+    config = getattr(model, "generation_config", None)
+    own = getattr(config, "max_new_tokens", None) or getattr(config, "max_length", None)
+    return min(each for each in (own, limit, LONGEST) if each)
 
 
 def check_room(limit: int | None, prompt: int, new: int) -> None:

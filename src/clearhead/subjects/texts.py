@@ -118,10 +118,12 @@ def _begins(last: Unit, unit: Unit, text: str) -> bool:
 
 
 def _span(text: str, span: tuple[int, int] | None, *, special: bool) -> tuple[int | None, int | None]:
-    """What a token covers, with the combining marks behind it that a tokenizer stripped off."""
+    """What a token covers: without the space before it, with combining marks behind it that were stripped off."""
     if span is None:
         return None, None
     start, end = span
+    blank = len(text[start:end]) - len(text[start:end].lstrip())
+    start += blank if blank < end - start else 0
     while not special and start < end < len(text) and unicodedata.combining(text[end]):
         end += 1
     return start, end
