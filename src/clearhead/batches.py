@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from clearhead.config import Settings
+from clearhead.errors import ModelError
 from clearhead.maps import RelevanceMap
 from clearhead.question import Question
 from clearhead.subjects import Subject, length, shape
@@ -58,8 +59,10 @@ def _together(
         try:
             found = list(method(subject.joined([question for _, question in batch]), settings))
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if size == 1 or not _out_of_memory(error):
+            if not _out_of_memory(error):
                 raise
+            if size == 1:
+                raise _too_large(batch[0][1]) from error
             found = []
         if not found:  # outside of the handler, which would hold the frames and their tensors
             most = size // 2
@@ -69,6 +72,24 @@ def _together(
         waiting = waiting[size:]
         for place, each in found:
             yield batch[place][0] if len(batch) > 1 else batch[0][0], _noted(each, note)
+
+
+def one(question: Question, method: Method, settings: Settings) -> Iterator[RelevanceMap]:
+    """The maps of one question as they come. Raises ModelError if memory does not suffice."""
+    try:
+        for _, each in method(question, settings):
+            yield each
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        raise _too_large(question) from error
+
+
+def _too_large(question: Question) -> ModelError:
+    return ModelError(
+        f"Memory ran out for one input of {length(question)} units. Shorten it, or load the model in a narrower float "
+        "type."
+    )
 
 
 def _noted(each: RelevanceMap, note: str) -> RelevanceMap:

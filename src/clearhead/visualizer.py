@@ -198,12 +198,14 @@ class AttentionVisualizer:
         return Settings.resolve(file=file, **{**earlier, **given})[0]
 
     def _question(self, one: Any, wanted: Wanted, settings: Settings, units: Units | None) -> Question:
-        return self._subject.question(one, wanted, settings, pixels=units == "pixel")
+        question = self._subject.question(one, wanted, settings, pixels=units == "pixel")
+        _check_units(question, units)
+        return question
 
     def _rows(self, question: Question, settings: Settings) -> Iterator[RelevanceMap]:
         """The maps of one question, with a bar in a terminal where there are many."""
         count = sum(len(item.aims) for item in question.items)
-        rows = (each for _, each in METHODS[settings.method](question, settings))
+        rows = batches.one(question, METHODS[settings.method], settings)
         bar = tqdm(rows, total=count, desc="explaining", unit="row", leave=False, disable=None if count > 1 else True)
         for each in bar:
             yield judged(each, settings.threshold)
@@ -257,6 +259,15 @@ def _regrouping(units: Units | None) -> Callable[[Any], Any]:
             return found.spans(units)
 
     return lambda found: [change(each) for each in found] if isinstance(found, list) else change(found)
+
+
+def _check_units(question: Question, units: Units | None) -> None:
+    """Raise UsageError for units that the input does not have."""
+    item = question.items[0]
+    if units in ("patch", "pixel") and not item.pictures:
+        raise UsageError(f"Only an image has units of the kind {units!r}; this input has none. Leave out `units`.")
+    if units is not None and units not in ("token", "patch", "pixel") and not item.texts:
+        raise UsageError("Only a text has words, sentences and spans; this input has none. Leave out `units`.")
 
 
 def _check_kinds(inputs: Sequence[Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from clearhead.render import fragment, save
+from render.drawn_examples import GENERATIONS, PICTURES, captioned, continuation, digit, patches, pixels, translation
 from render.examples import ALL, leaking, pair, review
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs the extra `test`: pip install 'clearhead[test]'")
@@ -20,6 +22,9 @@ ARGUMENTS = (
 ).split()
 SCHEMES = ["light", "dark"]
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
+
+DRAWN = {**PICTURES, **GENERATIONS}
+EVERYTHING = {**ALL, **DRAWN}
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: sudo apt-get install chromium")
 
@@ -57,6 +62,7 @@ def opened(browser, tmp_path):
     for context in contexts:
         context.close()
     assert said == []
+    asked = [url for url in asked if not url.startswith("data:image/png;base64,")]
     assert [url for url in asked if not url.startswith("file:")] == []
     assert len(asked) == len(contexts)
 
@@ -70,9 +76,9 @@ def unfold(tab):
 
 
 @pytest.mark.parametrize("viewport", [PHONE, DESK], ids=["phone", "desk"])
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", EVERYTHING)
 def test_nothing_sticks_out_sideways(opened, name, viewport):
-    tab = opened([ALL[name]()], viewport=viewport)
+    tab = opened([EVERYTHING[name]()], viewport=viewport)
     unfold(tab)
     inner, outer = width(tab)
     assert inner <= outer
@@ -123,8 +129,9 @@ def test_a_copied_text_is_the_text(opened):
 
 
 def test_texts_do_not_run(opened):
-    tab = opened([ALL["adversarial"]()])
-    assert tab.locator("script, img, iframe, b, object, link").count() == 0
+    tab = opened([ALL["adversarial"](), DRAWN["hostile_picture"](), DRAWN["hostile_generation"]()])
+    assert tab.locator("script, img, iframe, object, link, [onmouseover], [onerror]").count() == 0
+    assert tab.locator("b").count() == 5  # the numbers of the squares
 
 
 def test_the_index_leads_to_the_maps(opened):
@@ -157,15 +164,111 @@ def test_a_fragment_follows_the_notebook_and_not_the_system(opened, theme, tmp_p
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("name", ["review", "pair", "leaking", "long", "adversarial", "all"])
+@pytest.mark.parametrize("name", ["review", "pair", "leaking", "long", "adversarial", *DRAWN, "all"])
 def test_axe_finds_nothing(opened, name, scheme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs the extra `test`")
-    maps = [make() for make in ALL.values()] if name == "all" else [ALL[name]()]
+    maps = [make() for make in EVERYTHING.values()] if name == "all" else [EVERYTHING[name]()]
     # The page forbids scripts, so the examiner needs a way round.
     tab = opened(maps, scheme=scheme, bypass_csp=True)
     unfold(tab)
     violations = axe.Axe().run(tab).response["violations"]
     assert [(each["id"], each["nodes"][0]["html"]) for each in violations] == []
+
+
+# ---- pictures ------------------------------------------------------------------------------------------------------
+
+
+def test_the_picture_and_its_relevance_stand_side_by_side_and_below_each_other_on_a_phone(opened):
+    for viewport, beside in ((DESK, True), (PHONE, False)):
+        seen, heat = (
+            opened([patches()], viewport=viewport).locator(f"figure.{name} > *:first-child").bounding_box()
+            for name in ("seen", "heat")
+        )
+        assert (seen["y"] == pytest.approx(heat["y"], abs=2)) is beside
+        assert seen["width"] == pytest.approx(heat["width"], abs=1)
+        assert seen["height"] == pytest.approx(seen["width"], abs=1)
+        assert seen["width"] > 300
+
+
+def test_a_small_picture_is_large_and_crisp(opened):
+    tab = opened([digit()])
+    image = tab.locator("figure.seen img")
+    assert image.bounding_box()["width"] > 300
+    assert image.evaluate("e => [e.naturalWidth, getComputedStyle(e).imageRendering]") == [8, "pixelated"]
+
+
+def test_cells_cover_the_picture_where_their_boxes_say(opened):
+    tab = opened([captioned()])
+    whole = tab.locator("figure.heat svg").bounding_box()
+    cell = tab.locator(".cell").nth(4 * 7 + 5).bounding_box()  # row 5, column 6
+    assert cell["x"] - whole["x"] == pytest.approx(whole["width"] * 5 / 7, abs=1)
+    assert cell["y"] - whole["y"] == pytest.approx(whole["height"] * 4 / 7, abs=1)
+    assert cell["width"] == pytest.approx(whole["width"] / 7, abs=1)
+
+
+def pixel(locator, across, down):
+    """The colour of the screen at a share of an element's width and height."""
+    from PIL import Image
+
+    image = Image.open(io.BytesIO(locator.screenshot())).convert("RGB")
+    return image.getpixel((int(image.width * across), int(image.height * down)))
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("make", [patches, lambda: pixels(112)])
+def test_the_strongest_part_is_blue_on_the_screen(opened, make, scheme):
+    tab = opened([make()], scheme=scheme)
+    red, _, blue = pixel(tab.locator("figure.heat svg"), 0.645, 0.625)
+    assert blue > red + 60
+
+
+# ---- generations ---------------------------------------------------------------------------------------------------
+
+
+def test_the_matrix_scrolls_in_its_own_place_and_keeps_its_row_labels(opened):
+    tab = opened([continuation()])
+    place = tab.locator(".matrix .scroll")
+    label = place.locator("tbody th").first
+    assert place.evaluate("e => e.scrollWidth > e.clientWidth")
+    before = label.bounding_box()["x"]
+    place.focus()
+    for _ in range(50):  # scrolling is smooth, so it takes its time
+        tab.keyboard.press("ArrowRight")
+        tab.wait_for_timeout(50)
+        if place.evaluate("e => e.scrollLeft") > 100:
+            break
+    assert place.evaluate("e => e.scrollLeft") > 100
+    assert label.bounding_box()["x"] == pytest.approx(before, abs=30)
+    inner, outer = width(tab)
+    assert inner <= outer
+
+
+def test_pointing_at_a_square_shows_its_number(opened):
+    tab = opened([translation()], java_script_enabled=False)
+    square = tab.locator(".matrix tbody tr").nth(1).locator("td").nth(1)
+    number = square.locator("b")
+    assert number.evaluate("e => getComputedStyle(e).opacity") == "0"
+    square.hover()
+    assert number.evaluate("e => getComputedStyle(e).opacity") == "1"
+    assert number.inner_text() == "+1.920"
+
+
+def test_a_reader_of_screens_hears_the_matrix(opened):
+    told = opened([translation()]).locator(".matrix table").aria_snapshot()
+    assert 'rowheader "Haus"' in told
+    assert 'cell "+1.920"' in told
+    assert 'columnheader "house"' in told
+
+
+def test_rows_unfold_without_scripts(opened):
+    tab = opened([translation()], java_script_enabled=False)
+    row = tab.locator("details.row").nth(1)
+    assert not row.locator(".tokens").first.is_visible()
+    row.locator("summary").click()
+    assert row.locator(".tokens").first.inner_text() == "the house is small ."
+
+
+# ---- the examiners -------------------------------------------------------------------------------------------------
 
 
 def test_axe_would_find_a_fault(opened):

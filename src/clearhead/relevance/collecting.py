@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -11,6 +11,24 @@ from torch import Tensor
 from clearhead.maps import LedgerEntry
 from clearhead.question import Grid, Layout, Pass, Span
 from clearhead.relevance.engine import Source
+
+PADDING = "padding"  # the name of what a model reads although its mask hides it
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """The relevance of units from `first` on, and of padding round them, which is 0 unless the model reads it."""
+
+    first: int
+    rows: Tensor
+    padding: float = 0.0
+
+    @classmethod
+    def within(cls, rows: Tensor, span: Span) -> Placed:
+        """The rows of a source that belong to the units of a span."""
+        stop = span.offset + span.last - span.first
+        outside = float(rows[: span.offset].sum() + rows[stop:].sum()) if stop - span.offset < len(rows) else 0.0
+        return cls(span.first, rows[span.offset : stop], outside)
 
 
 @dataclass(slots=True)
@@ -37,12 +55,13 @@ def collected(sources: Sequence[Source], part: Pass, layout: Layout, row: int, b
     beside = _standing_beside(sources)
     spans = _Spans(part, layout)
     for n, source in enumerate(sources):
-        relevance = _of_item(source.relevance, row, batch)
+        relevance = _of_item(source, row, batch)
         direct = n < len(part.explained)
         placed = _direct(relevance, layout) if direct else spans.place(source, relevance)
         if placed is not None:
-            first, rows = placed
-            found.units[first : first + len(rows)] += rows.cpu()
+            found.units[placed.first : placed.first + len(placed.rows)] += placed.rows.cpu()
+            if placed.padding:
+                found.beside(PADDING, placed.padding)
         elif layout.grid is not None and relevance is not None and not direct:
             _on_grid(found, layout.grid, source, relevance.flatten(0, -2).sum(1).cpu(), beside)
         else:
@@ -50,11 +69,13 @@ def collected(sources: Sequence[Source], part: Pass, layout: Layout, row: int, b
     return found
 
 
-def _of_item(relevance: Tensor, row: int, batch: int) -> Tensor | None:
-    """The part of a source [batch, ...] that belongs to one item; None if that cannot be told."""
+def _of_item(source: Source, row: int, batch: int) -> Tensor | None:
+    """The relevance of the part of a source [batch, ...] that belongs to one item; None if that cannot be told."""
     if batch == 1:
-        return relevance
-    return relevance[row : row + 1] if relevance.dim() and relevance.shape[0] == batch else None
+        return source.relevance
+    if not source.value.dim() or source.value.shape[0] != batch:
+        return None
+    return replace(source, value=source.value[row : row + 1], gradient=source.gradient[row : row + 1]).relevance
 
 
 def _stray(found: Collected, source: Source, relevance: Tensor | None) -> None:
@@ -71,7 +92,7 @@ def _stray(found: Collected, source: Source, relevance: Tensor | None) -> None:
 # ---- explained tensors ---------------------------------------------------------------------------------------------
 
 
-def _direct(relevance: Tensor | None, layout: Layout) -> tuple[int, Tensor] | None:
+def _direct(relevance: Tensor | None, layout: Layout) -> Placed | None:
     """An explained tensor: an image [1, channels, height, width] by its grid, anything else along axis 1."""
     if relevance is None:
         return None
@@ -80,12 +101,12 @@ def _direct(relevance: Tensor | None, layout: Layout) -> tuple[int, Tensor] | No
         rows, columns = layout.grid.rows, layout.grid.columns
         tall, wide = pixels.shape[0] // rows, pixels.shape[1] // columns
         whole = pixels[: rows * tall, : columns * wide]
-        return layout.grid.first, whole.reshape(rows, tall, columns, wide).sum((1, 3)).flatten()
+        return Placed(layout.grid.first, whole.reshape(rows, tall, columns, wide).sum((1, 3)).flatten())
     span = layout.spans[0] if layout.spans else Span(first=0, last=len(layout.units))
     stop = span.offset + span.last - span.first
     if relevance.dim() < 2 or relevance.shape[1] < stop or (relevance.shape[1] > stop and not layout.spans):
         return None
-    return span.first, relevance.movedim(1, 0).flatten(1).sum(1)[span.offset : stop]
+    return Placed.within(relevance.movedim(1, 0).flatten(1).sum(1), span)
 
 
 # ---- texts ---------------------------------------------------------------------------------------------------------
@@ -102,8 +123,8 @@ class _Spans:
         self._current: Span | None = next(iter(self._others), None)
         self._met: set[int] = set()
 
-    def place(self, source: Source, relevance: Tensor | None) -> tuple[int, Tensor] | None:
-        """The first unit and the relevance from there on, for a source [1, ..., rows, width] with a row per unit."""
+    def place(self, source: Source, relevance: Tensor | None) -> Placed | None:
+        """Where the relevance of a source [1, ..., rows, width] with a row per unit belongs."""
         self._current = self._looked_up(source) or self._current
         if relevance is None or relevance.dim() < 2 or any(size != 1 for size in relevance.shape[:-2]):
             return None
@@ -115,15 +136,15 @@ class _Spans:
                 return placed
         return None
 
-    def _within(self, span: Span, source: Source, rows: Tensor) -> tuple[int, Tensor] | None:
-        """The rows of a source that has the length of a span, padding left out."""
+    def _within(self, span: Span, source: Source, rows: Tensor) -> Placed | None:
+        """The rows of a source that has the length of a span with its padding."""
         count = span.last - span.first
         length = len(rows) if source.length is None else source.length
         if length != self._length(span):
             return None
         if source.length is None:
-            return span.first, rows[span.offset : span.offset + count]
-        return (span.first + source.first, rows) if count == length else None
+            return Placed.within(rows, span)
+        return Placed(span.first + source.first, rows) if count == length else None
 
     def _length(self, span: Span) -> int:
         ids = self._tensors.get(span.ids)

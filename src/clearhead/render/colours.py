@@ -12,6 +12,10 @@ Triple = tuple[float, float, float]
 
 LEVELS = 20  # steps of each sign where a scale must be a list, as in a style sheet
 
+# Over a picture the same two hues, clear at 0: readable on the light and on the dark ground, as an image has one look.
+HEAT_PLUS, HEAT_MINUS = "#3f86e0", "#e57a17"
+COVER = 0.88  # of the picture that the strongest relevance hides
+
 
 @dataclass(frozen=True, kw_only=True)
 class Palette:

@@ -15,37 +15,37 @@ from typing import TYPE_CHECKING
 from clearhead.errors import OutputError, UsageError, suggest
 
 if TYPE_CHECKING:
-    from clearhead.maps import RelevanceMap
+    from clearhead.render.drawings import Item
 
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
     """A kind of file: what makes its bytes, whether it holds several maps, and what it needs installed."""
 
-    make: Callable[[Sequence[RelevanceMap]], bytes]
+    make: Callable[[Sequence[Item]], bytes]
     several: bool = True
     needs: str | None = None
 
 
-def _json(maps: Sequence[RelevanceMap]) -> bytes:
+def _json(maps: Sequence[Item]) -> bytes:
     found = [each.to_dict() for each in maps]
     # ASCII, because half a character of a byte-level tokenizer has no UTF-8.
     return (json.dumps(found[0] if len(found) == 1 else found, indent=1) + "\n").encode("ascii")
 
 
-def _html(maps: Sequence[RelevanceMap]) -> bytes:
+def _html(maps: Sequence[Item]) -> bytes:
     from clearhead.render import html
 
     return html.page(maps).encode("utf-8")
 
 
-def _png(maps: Sequence[RelevanceMap]) -> bytes:
+def _png(maps: Sequence[Item]) -> bytes:
     from clearhead.render import figure
 
     return figure.image(maps[0], "png")
 
 
-def _svg(maps: Sequence[RelevanceMap]) -> bytes:
+def _svg(maps: Sequence[Item]) -> bytes:
     from clearhead.render import figure
 
     return figure.image(maps[0], "svg")
@@ -59,7 +59,7 @@ SUFFIXES: dict[str, Output] = {
 }
 
 
-def save(maps: Sequence[RelevanceMap], path: str | Path) -> Path:
+def save(maps: Sequence[Item], path: str | Path) -> Path:
     """Write the maps and give back where: `.json` (lossless), `.html`, and for a single map `.png` or `.svg`.
 
     Raises UsageError for a suffix that is not one of these or holds one map only, OutputError if the file cannot be

@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from clearhead.render import colours
+from clearhead.render import colours, paint
 from clearhead.render.books import Axis
-from clearhead.render.scene import scene
+from clearhead.render.drawings import drawings
+from clearhead.render.pictures import MANY
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-    from clearhead.maps import RelevanceMap
+    from clearhead.render.drawings import Item
 
 BARS = 24  # units with a bar of their own in sight; the rest is a click away
 LEAKS = 8  # modules per cause, the same
@@ -21,15 +22,15 @@ LEAKS = 8  # modules per cause, the same
 _TEMPLATES = "templates"
 
 
-def page(maps: Sequence[RelevanceMap]) -> str:
+def page(maps: Sequence[Item]) -> str:
     """One self-contained page with a section per map, and an index where there are several."""
-    scenes = [scene(each) for each in maps]
+    scenes = drawings(maps)
     return _environment().get_template("page.html.jinja").render(scenes=scenes, **_constants())
 
 
-def fragment(maps: Sequence[RelevanceMap]) -> str:
+def fragment(maps: Sequence[Item]) -> str:
     """The sections of the maps with their style, for a page that is already there."""
-    scenes = [scene(each) for each in maps]
+    scenes = drawings(maps)
     return _environment().get_template("fragment.html.jinja").render(scenes=scenes, **_constants())
 
 
@@ -38,9 +39,12 @@ def _constants() -> Mapping[str, Any]:
     return {
         "light": colours.LIGHT,
         "dark": colours.DARK,
+        "heat_plus": colours.HEAT_PLUS,
+        "heat_minus": colours.HEAT_MINUS,
         "levels": [_level(sign, step) for sign, step in levels],
         "bars": BARS,
         "leaks": LEAKS,
+        "many": MANY,
     }
 
 
@@ -63,6 +67,11 @@ def _tone(intensity: float) -> str:
     """The classes of a token's background."""
     step = colours.level(intensity)
     return f"{_step_name(step)} against" if step < -1 else _step_name(step)
+
+
+def _opacity(intensity: float) -> str:
+    """How much of the picture below a relevance hides."""
+    return f"{colours.COVER * abs(intensity):.2f}"
 
 
 def _place(axis: Axis, start: float, end: float) -> str:
@@ -88,6 +97,14 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(tone=_tone, typeset=_typeset)
-    environment.globals.update(place=_place)
+    environment.filters.update(tone=_tone, typeset=_typeset, step=lambda each: _step_name(colours.level(each)))
+    environment.globals.update(
+        place=_place,
+        opacity=_opacity,
+        overlay=paint.overlay,
+        under=paint.under,
+        extent=paint.extent,
+        described=paint.described,
+        where=paint.where,
+    )
     return environment

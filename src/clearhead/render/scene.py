@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from clearhead.render.books import Axis, Books, Step, books
+from clearhead.render.pictures import MANY, Cell, Picture, placed, seen
 from clearhead.render.texts import Amount, Digits, begins, continues, piece, ratio, relative, token, visible
 
 if TYPE_CHECKING:
-    from clearhead.maps import RelevanceMap, Unit
+    from clearhead.maps import RelevanceMap
+    from clearhead.units import Unit
 
 THRESHOLD = 1e-4  # what passes where the recipe does not say
 RESIDUAL_LIMIT = 1e-5  # above it, the books are open
 EXCERPT = 60  # characters of each stream
+MARKED = 5  # parts of a picture that are marked with their rank
 
 State = Literal["conserves", "booked", "open"]
 
@@ -39,7 +42,8 @@ _REASONS: dict[State, str] = {
 class Token:
     """One unit: `text` as it reads, `joined` to the one before it or not; `label` and `place` on its own.
 
-    `place` counts from 1 in its stream; `repeated` says that others in the stream have the same label.
+    `place` counts from 1 in its stream; `repeated` says that others in the stream have the same label. A part of a
+    picture has a `cell`, and among the largest of them a `rank` from 1.
     """
 
     place: int
@@ -51,6 +55,8 @@ class Token:
     special: bool
     amount: Amount
     intensity: float
+    cell: Cell | None = None
+    rank: int = 0
 
     @property
     def name(self) -> str:
@@ -60,11 +66,36 @@ class Token:
 
 @dataclass(frozen=True, kw_only=True)
 class Stream:
-    """The tokens of one input in reading order, and their sum."""
+    """The tokens of one input in reading order, and their sum; of an image, its picture too.
+
+    A picture's colours end at `reach` of the largest relevance of the map: at that of its largest part, or of very many
+    parts at that of the largest hundredth, as a few would leave the others pale.
+    """
 
     name: str
     tokens: tuple[Token, ...]
     total: Amount
+    picture: Picture | None = None
+    reach: float = 1.0
+
+    @property
+    def parts(self) -> tuple[Token, ...]:
+        """The tokens that have a place on the picture."""
+        return tuple(each for each in self.tokens if each.cell) if self.picture else ()
+
+    @property
+    def words(self) -> tuple[Token, ...]:
+        """The tokens that have none."""
+        return tuple(each for each in self.tokens if not each.cell) if self.picture else self.tokens
+
+    @property
+    def beyond(self) -> int:
+        """How many parts are larger than the colours show."""
+        return sum(abs(each.intensity) > self.reach for each in self.parts)
+
+    def heat(self, token: Token) -> float:
+        """The intensity of a part of the picture, -1 to 1, with the end of the colours at `reach`."""
+        return max(-1.0, min(1.0, token.intensity / self.reach))
 
     def largest(self) -> list[Token]:
         """The tokens by absolute relevance, largest first."""
@@ -93,6 +124,8 @@ class Verdict:
 @dataclass(frozen=True, kw_only=True)
 class Scene:
     """Everything there is to draw about one map; `axis` holds all relevances, `largest` is where the scale ends."""
+
+    kind: ClassVar[str] = "map"
 
     target: str
     value: Amount
@@ -128,15 +161,27 @@ class Scene:
     @property
     def excerpt(self) -> str:
         """The beginning of what was read, to tell one map from another."""
-        return " / ".join(_beginning(stream.tokens) for stream in self.streams)
+        return " / ".join(_excerpt(stream) for stream in self.streams)
+
+    @property
+    def heading(self) -> str:
+        """What was explained, in a few words."""
+        return self.target
+
+    @property
+    def figure(self) -> str:
+        """The number that belongs to the heading."""
+        return self.value.shown
 
 
-def scene(found: RelevanceMap) -> Scene:
-    """The scene of a map."""
+def scene(found: RelevanceMap, digits: Digits | None = None) -> Scene:
+    """The scene of a map; `digits` say how its numbers are written where it stands among others."""
     amounts = [float(each) for each in found.relevance]
-    digits = Digits.of([found.value, found.base_value, *amounts])
+    digits = digits or _digits([found.value, found.base_value], amounts)
     largest = max((abs(each) for each in amounts if math.isfinite(each)), default=0.0)
     balance = books(found, digits)
+    streams = _streams(found, digits, largest, balance)
+    notes = tuple(f"{stream.name}: {note}" for stream in streams if stream.picture for note in stream.picture.notes)
     return Scene(
         target=visible(str(found.target)),
         value=balance.value,
@@ -144,54 +189,99 @@ def scene(found: RelevanceMap) -> Scene:
         method=visible(found.method),
         model=visible(found.model),
         task=visible(found.task),
-        streams=_streams(found, digits, largest, balance),
+        streams=streams,
         axis=Axis.over(amounts),
         digits=digits,
         books=balance,
-        verdict=_verdict(found),
-        warnings=tuple(visible(warning) for warning in found.warnings),
-        settings=(*_pairs(found.recipe.settings), *_pairs({"seed": found.recipe.seed, "dtype": found.recipe.dtype})),
-        versions=_pairs(found.recipe.versions),
-        cross_check=_pairs(found.cross_check or {}),
+        verdict=verdict(found),
+        warnings=(*(visible(warning) for warning in found.warnings), *notes),
+        settings=(*pairs(found.recipe.settings), *pairs({"seed": found.recipe.seed, "dtype": found.recipe.dtype})),
+        versions=pairs(found.recipe.versions),
+        cross_check=pairs(found.cross_check or {}),
         fingerprint=visible(found.recipe.model_fingerprint) if found.recipe.model_fingerprint else "",
     )
+
+
+def _digits(values: Sequence[float], amounts: Sequence[float]) -> Digits:
+    """Four digits for the largest number; among very many units at least two for the largest hundredth of them."""
+    usual = Digits.of([*values, *amounts])
+    sizes = sorted((abs(each) for each in amounts if each and math.isfinite(each)), reverse=True)
+    if len(sizes) <= MANY or usual.decimals is None:
+        return usual
+    finer = Digits.of([sizes[len(sizes) // 100]]).decimals
+    return Digits(max(usual.decimals, finer - 2)) if finer else usual
 
 
 # ---- tokens --------------------------------------------------------------------------------------------------------
 
 
 def _streams(found: RelevanceMap, digits: Digits, largest: float, balance: Books) -> tuple[Stream, ...]:
-    tokens: dict[str, list[Token]] = {name: [] for name in found.streams}
-    labels = Counter((unit.stream, token(unit.text)) for unit in found.units)
+    members: dict[str, list[tuple[Unit, float]]] = {name: [] for name in found.streams}
+    for unit, amount in zip(found.units, found.relevance, strict=True):
+        members[unit.stream].append((unit, float(amount)))
+    made = []
+    for (name, held), step in zip(members.items(), balance.units, strict=True):
+        tokens = _tokens(held, digits, largest)
+        if name in found.pictures or any(unit.box for unit, _ in held):
+            made.append(_pictured(found, name, tokens, step.amount))
+        else:
+            made.append(Stream(name=visible(name), tokens=tuple(tokens), total=step.amount))
+    return tuple(made)
+
+
+def _tokens(held: Sequence[tuple[Unit, float]], digits: Digits, largest: float) -> list[Token]:
+    """The units of a stream as tokens, in the order in which they stand."""
+    labels = [token(unit.text) for unit, _ in held]
+    counts = Counter(labels)
+    stream = visible(held[0][0].stream) if held else ""
+    made: list[Token] = []
     before: Unit | None = None
-    for unit, amount in zip(found.units, (float(each) for each in found.relevance), strict=True):
-        made = _token(unit, before, digits.amount(amount), largest)
-        repeated = labels[unit.stream, made.label] > 1
-        tokens[unit.stream].append(replace(made, place=len(tokens[unit.stream]) + 1, repeated=repeated))
+    for (unit, amount), label in zip(held, labels, strict=True):
+        joined = _joined(unit, before)
+        each = Token(
+            place=len(made) + 1,
+            repeated=counts[label] > 1,
+            text=piece(unit.text) if joined else label,
+            label=label,
+            joined=joined,
+            stream=stream,
+            special=unit.special,
+            amount=digits.amount(amount),
+            intensity=amount / largest if largest and math.isfinite(amount) else 0.0,
+        )
+        made.append(each)
         before = unit
-    return tuple(
-        Stream(name=visible(name), tokens=tuple(members), total=step.amount)
-        for (name, members), step in zip(tokens.items(), balance.units, strict=True)
-    )
+    return made
 
 
-def _token(unit: Unit, before: Unit | None, amount: Amount, largest: float) -> Token:
-    joined = _joined(unit, before)
-    return Token(
-        place=0,
-        repeated=False,
-        text=piece(unit.text) if joined else token(unit.text),
-        label=token(unit.text),
-        joined=joined,
-        stream=visible(unit.stream),
-        special=unit.special,
-        amount=amount,
-        intensity=amount.value / largest if largest and math.isfinite(amount.value) else 0.0,
-    )
+def _pictured(found: RelevanceMap, name: str, tokens: list[Token], total: Amount) -> Stream:
+    """A stream whose units are parts of a picture: each with its cell, the largest with their rank."""
+    picture, cells = placed(seen(found.pictures.get(name)), [unit.box for unit in found.units if unit.stream == name])
+    placed_ = [_in_cell(each, cell) for each, cell in zip(tokens, cells, strict=True)]
+    inside = sorted((each for each in placed_ if each.cell and each.intensity), key=lambda each: -abs(each.intensity))
+    many = len(inside) > MANY
+    ranks = {each.place: rank for rank, each in enumerate([] if many else inside[:MARKED], 1)}
+    reach = abs(inside[len(inside) // 100 if many else 0].intensity) if inside else 1.0
+    ranked = tuple(replace(each, rank=ranks[each.place]) if each.place in ranks else each for each in placed_)
+    return Stream(name=visible(name), tokens=ranked, total=total, picture=picture, reach=reach)
 
 
-def _beginning(tokens: tuple[Token, ...]) -> str:
-    read = "".join(("" if each.joined else " ") + each.text for each in tokens if not each.special).strip()
+def _in_cell(each: Token, cell: Cell | None) -> Token:
+    if cell is None:
+        return each
+    named = cell.name or each.label
+    return replace(each, cell=cell, label=named, text=named, joined=False, repeated=each.repeated and not cell.name)
+
+
+def _excerpt(stream: Stream) -> str:
+    if stream.picture:
+        return f"{stream.name}, {len(stream.parts):,} parts of a picture"
+    return beginning("".join(("" if each.joined else " ") + each.text for each in stream.tokens if not each.special))
+
+
+def beginning(text: str) -> str:
+    """The first words of a text."""
+    read = text.strip()
     return read if len(read) <= EXCERPT else f"{read[: EXCERPT - 1].rstrip()}…"
 
 
@@ -207,7 +297,8 @@ def _joined(unit: Unit, before: Unit | None) -> bool:
 # ---- the rest ------------------------------------------------------------------------------------------------------
 
 
-def _verdict(found: RelevanceMap) -> Verdict:
+def verdict(found: RelevanceMap) -> Verdict:
+    """Whether the books of a map balance."""
     asked = found.recipe.settings.get("threshold", THRESHOLD)
     threshold = float(asked) if isinstance(asked, (int, float)) else THRESHOLD
     passes = found.conserves(threshold)
@@ -226,7 +317,7 @@ def _verdict(found: RelevanceMap) -> Verdict:
     )
 
 
-def _pairs(data: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+def pairs(data: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     """Names and values as texts, with true and false as a settings file writes them."""
     return tuple((visible(str(key)), visible(_plain(value))) for key, value in data.items())
 

@@ -20,6 +20,8 @@ DIGITS = 4  # significant digits of the largest number
 
 def visible(text: str) -> str:
     """The text on one line with every invisible or steering character written out, and never empty."""
+    if text.isascii() and text.isprintable() and text.strip():
+        return text
     shown = "".join(_shown(letter, text) for letter in text)
     if not shown:
         return "∅"

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 MOST_PIXELS = 64_000_000  # of an image that is opened: 8,000 by 8,000
 MOST_BYTES = 100_000_000  # of its file
 BLOCK = 16  # pixels along the side of a part, for models that do not cut images into patches
+SHOWN = 200  # characters of a file name in a message
 MOST_UNITS = 2**18  # pixels that are units of their own: 512 by 512
 
 
@@ -76,9 +77,9 @@ def opened(given: Any) -> tuple[Image, list[str]]:
         )
     _check_size(image.width, image.height)
     notes = []
-    if getattr(image, "n_frames", 1) > 1:
-        notes.append(f"The image has {image.n_frames} frames; the first was explained.")  # type: ignore[attr-defined]
-        image.seek(0)
+    frames = image.info.get("frames", getattr(image, "n_frames", 1))
+    if isinstance(frames, int) and frames > 1:
+        notes.append(f"The image has {frames} frames; the first was explained.")
     try:
         upright = ImageOps.exif_transpose(image)
         converted, more = _three_channels(upright)
@@ -102,23 +103,37 @@ def _from_array(array: np.ndarray[Any, Any]) -> Image:
 def _from_file(path: Path) -> Image:
     from PIL import Image
 
-    if not path.is_file():
-        found = "is a folder" if path.is_dir() else "does not exist"
-        raise UsageError(f"An image is a file; {str(path)!r} {found}.")
-    size = path.stat().st_size
+    try:
+        size = path.stat().st_size if path.is_file() else None
+    except OSError:  # a name that no file can have
+        size = None
+    if size is None:
+        raise UsageError(f"An image is a file that exists; {shortened(str(path))!r} is none.")
     if size > MOST_BYTES:
         raise UsageError(f"An image file has at most {MOST_BYTES:,} bytes; {path.name!r} has {size:,}. Shrink it.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image: Image.Image = Image.open(path)
-            _check_size(image.width, image.height)
-            image.load()
+            with Image.open(path) as image:
+                _check_size(image.width, image.height)
+                image.load()
+                return _copied(image)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise _too_large(path.name) from error
     except (OSError, ValueError, SyntaxError) as error:
         raise UsageError(f"The file {path.name!r} cannot be read as an image: {error}.") from error
-    return image
+
+
+def _copied(image: Image) -> Image:
+    """The first frame in memory, its file closed; how many frames there were is kept beside it."""
+    copy = image.copy()
+    copy.info["frames"] = getattr(image, "n_frames", 1)
+    return copy
+
+
+def shortened(name: str) -> str:
+    """A name as a message can hold it."""
+    return name if len(name) <= SHOWN else f"{name[:SHOWN]}..."
 
 
 def _check_size(width: int, height: int) -> None:

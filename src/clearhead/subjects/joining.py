@@ -18,7 +18,8 @@ def shape(question: Question) -> tuple[object, ...] | None:
 
     Ids and masks [1, T] may differ in length, as long as a mask tells what is padding.
     """
-    if len(question.items) != 1 or len(question.items[0].aims) != 1:
+    aims = [aim for item in question.items for aim in item.aims]
+    if len(aims) != 1 or aims[0].alone:
         return None
     found: list[object] = [question.task]
     for part in question.passes:

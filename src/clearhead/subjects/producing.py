@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -83,7 +83,9 @@ def generated(model: nn.Module, tensors: Mapping[str, Tensor], count: int, token
             f"{type(model).__name__} cannot generate by itself. Give its text with continuation=... to explain that."
         )
     known = {name: tensor for name, tensor in tensors.items() if name in ("input_ids", "attention_mask")}
-    config = _greedy(getattr(model, "generation_config", None), count, tokenizer)
+    decodes = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
+    before = 1 if decodes else int(known["input_ids"].shape[1])
+    config = _greedy(getattr(model, "generation_config", None), before + count, tokenizer)
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -97,12 +99,12 @@ def generated(model: nn.Module, tensors: Mapping[str, Tensor], count: int, token
     return [int(i) for i in found[0].tolist()]
 
 
-def _greedy(own: Any, count: int, tokenizer: Any) -> Any:
-    """How a model generates, but greedily and so many tokens at most."""
+def _greedy(own: Any, longest: int, tokenizer: Any) -> Any:
+    """How a model generates, but greedily and so many tokens at most, its prompt included."""
     from transformers import GenerationConfig
 
-    config = copy.deepcopy(own) if own is not None else GenerationConfig()
-    config.max_length, config.max_new_tokens, config.min_length, config.min_new_tokens = None, count, None, None
+    config = copy.deepcopy(own) if own is not None else cast(Any, GenerationConfig)()
+    config.max_length, config.max_new_tokens, config.min_length, config.min_new_tokens = longest, None, None, None
     config.do_sample, config.num_beams, config.num_return_sequences = False, 1, 1
     config.temperature = config.top_p = config.top_k = config.typical_p = None
     if config.pad_token_id is None:

@@ -136,7 +136,7 @@ def _only(scalar: Callable[[Any], Tensor], wanted: Wanted) -> Aim:
     """A target function stands alone."""
     if wanted != Wanted(target=scalar):
         raise UsageError("A target function says all there is to say; leave out everything beside `target`.")
-    return Aim(ask=targets.by_callable(scalar))
+    return Aim(ask=targets.by_callable(scalar), alone=True)
 
 
 def kind(given: Any) -> str | None:

@@ -1,0 +1,29 @@
+"""Which scene draws what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+from clearhead.render.generation import Generation, generation
+from clearhead.render.scene import Scene, scene
+
+if TYPE_CHECKING:
+    from clearhead.generations import GenerationMap
+    from clearhead.maps import RelevanceMap
+
+    Item: TypeAlias = RelevanceMap | GenerationMap
+
+Drawing: TypeAlias = "Scene | Generation"
+
+
+def drawing(found: Item) -> Drawing:
+    """The scene of a map or of a generation."""
+    from clearhead.generations import GenerationMap
+
+    return generation(found) if isinstance(found, GenerationMap) else scene(found)
+
+
+def drawings(found: Sequence[Item]) -> list[Drawing]:
+    """The scenes of several, in order."""
+    return [drawing(each) for each in found]

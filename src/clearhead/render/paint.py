@@ -1,0 +1,106 @@
+"""Relevance over a picture as an array, as an image, and in words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clearhead.render import colours
+from clearhead.render.pictures import UNDER, address, grey, part
+from clearhead.render.scene import Stream
+
+if TYPE_CHECKING:
+    from clearhead.render.pictures import Picture
+
+FINEST = 256  # dots along the longer side where cells make no grid
+
+
+def raster(stream: Stream) -> NDArray[np.float64]:
+    """The intensities [rows, columns] of the cells, of the largest relevance; NaN where there is no cell."""
+    picture = stream.picture
+    if picture is None or not stream.parts:
+        return np.full((0, 0), np.nan)
+    if picture.rows:
+        dots = np.full((picture.rows, picture.columns), np.nan)
+        for each in stream.parts:
+            if each.cell:
+                dots[each.cell.row - 1, each.cell.column - 1] = each.intensity
+        return dots
+    share = min(1.0, FINEST / max(picture.width, picture.height))
+    dots = np.full((max(1, round(picture.height * share)), max(1, round(picture.width * share))), np.nan)
+    for each in stream.parts:
+        if cell := each.cell:
+            top, left = int(cell.top * share), int(cell.left * share)
+            bottom, right = max(top + 1, round(cell.bottom * share)), max(left + 1, round(cell.right * share))
+            dots[top:bottom, left:right] = each.intensity
+    return dots
+
+
+def extent(stream: Stream) -> tuple[int, int, int, int]:
+    """Left, top, width and height of what the raster covers, in pixels of the picture."""
+    picture = stream.picture
+    cells = [each.cell for each in stream.parts if each.cell]
+    if picture is None or not cells:
+        return 0, 0, 0, 0
+    if not picture.rows:
+        return 0, 0, picture.width, picture.height
+    left, top = min(cell.left for cell in cells), min(cell.top for cell in cells)
+    return left, top, max(cell.right for cell in cells) - left, max(cell.bottom for cell in cells) - top
+
+
+def shades(intensity: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Colour and opacity [..., 4] of intensities in [-1, 1]; what is not a number is clear."""
+    known = np.clip(np.nan_to_num(intensity, posinf=0.0, neginf=0.0), -1.0, 1.0)
+    ends = [[int(end[i : i + 2], 16) for i in (1, 3, 5)] for end in (colours.HEAT_MINUS, colours.HEAT_PLUS)]
+    chosen = np.array(ends, dtype=np.uint8)[(known >= 0).astype(int)]
+    opacity = np.round(255 * colours.COVER * np.abs(known)).astype(np.uint8)
+    return np.concatenate([chosen, opacity[..., None]], axis=-1)
+
+
+def overlay(stream: Stream) -> str:
+    """The relevance as the address of a PNG with a dot per cell, clear where there is none."""
+    from PIL import Image
+
+    return address(Image.fromarray(shades(raster(stream) / stream.reach)))
+
+
+def under(picture: Picture, side: int = UNDER) -> str:
+    """The grey picture below the relevance as the address of a PNG of at most `side` pixels, or nothing."""
+    from PIL import Image
+
+    if not picture.address:
+        return ""
+    image = grey(picture)
+    if max(image.size) > side:
+        image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return address(image.quantize(32, dither=Image.Dither.NONE) if picture.crisp is False else image)
+
+
+def described(stream: Stream) -> str:
+    """What the drawing shows, in words."""
+    picture = stream.picture
+    if picture is None or not stream.parts:
+        return "No part of the picture has a place."
+    grid = f" in {picture.rows} rows and {picture.columns} columns" if picture.rows else ""
+    return f"Relevance of {len(stream.parts):,} parts of the picture{grid}. {where(stream)}"
+
+
+def where(stream: Stream) -> str:
+    """Where the relevance lies, in words: the largest part, and the ninth of the picture that holds most."""
+    picture = stream.picture
+    found = [(each, each.cell) for each in stream.parts if each.cell and each.intensity]
+    if picture is None or not found:
+        return "No part has any relevance."
+    first, cell = max(found, key=lambda pair: abs(pair[0].intensity))
+    held: dict[str, float] = {}
+    for each, place in found:
+        ninth = part(place, picture)
+        held[ninth] = held.get(ninth, 0.0) + abs(each.intensity)
+    most = max(held, key=lambda ninth: held[ninth])
+    share = f"{100 * held[most] / sum(held.values()):.0f} %"
+    return (
+        f"Largest: {first.name}, {part(cell, picture)}, {first.amount.shown}. "
+        f"{share} of all relevance without signs lies {most}."
+    )
