@@ -49,6 +49,7 @@ HUGE = b"\x89PNG\r\n\x1a\n" + b"".join(
 SVG = base64.b64encode(b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>").decode()
 REFUSED = [
     "https://example.org/x.png",
+    "https://example.org/?a" + PNG.removeprefix(pictures.ADDRESS),  # as long as the beginning that is allowed
     "javascript:alert(1)",
     "data:image/svg+xml;base64," + SVG,
     "data:image/png;base64," + SVG,
@@ -66,7 +67,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize("given", REFUSED, ids=range(len(REFUSED)))
+@pytest.mark.parametrize("given", REFUSED, ids=map(str, range(len(REFUSED))))
 def test_nothing_but_a_readable_png_in_a_data_address_is_shown(given):
     found = replace(digit(), pictures={"image": given})
     source = page([found])
@@ -77,6 +78,12 @@ def test_nothing_but_a_readable_png_in_a_data_address_is_shown(given):
     assert not [e for e in Reader(source).found if e["tag"] in {"img", "script"}]
     assert not isinstance(given, str) or not given or given not in source
     assert "the picture is left out" in " ".join(shown([found], 200).split())
+
+
+def test_the_size_is_checked_before_anything_is_decoded(monkeypatch):
+    pictures._checked.cache_clear()
+    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("a decoder saw it"))
+    assert pictures.seen("data:image/png;base64," + base64.b64encode(HUGE).decode()).notes == (pictures.REFUSED,)
 
 
 def test_a_picture_that_is_one_is_shown_as_it_is():

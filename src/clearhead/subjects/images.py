@@ -108,7 +108,7 @@ def _from_file(path: Path) -> Image:
     except OSError:  # a name that no file can have
         size = None
     if size is None:
-        raise UsageError(f"An image is a file that exists; {shortened(str(path))!r} is none.")
+        raise UsageError(f"An image is a file that exists and no folder; {shortened(str(path))!r} is none.")
     if size > MOST_BYTES:
         raise UsageError(f"An image file has at most {MOST_BYTES:,} bytes; {path.name!r} has {size:,}. Shrink it.")
     try:

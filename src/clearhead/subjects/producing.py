@@ -34,15 +34,16 @@ class Produced:
             start, end = span or (None, None)
             if start is not None and self.text[start:end].strip():
                 start += len(self.text[start:end]) - len(self.text[start:end].lstrip())
+            reads = (self.text[start:end] if start is not None else "") or self.pieces[i]
             made.append(
                 Unit(
                     index=first + i,
-                    text=(self.text[start:end] if start is not None else "") or self.pieces[i],
+                    text=reads,
                     stream=stream,
                     special=self.special[i],
                     start=start,
                     end=end,
-                    word=None if self.special[i] else 0,
+                    word=None if self.special[i] else int(reads[0].isalnum()),  # punctuation is no part of a word
                 )
             )
         return numbered(made, {stream: self.text})
