@@ -245,3 +245,13 @@ def test_a_missing_file_is_told(tmp_path: Path) -> None:
 
 def test_its_short_form_says_what_it_is(whole: GenerationMap) -> None:
     assert "lrp of 7 tokens over 9 units" in repr(whole)
+
+
+def test_a_row_that_is_not_a_number_is_never_hidden(whole: GenerationMap) -> None:
+    odd = replace(whole[0], relevance=np.full(len(whole[0].units), np.nan))
+    for rows in ((odd, *whole.rows[1:]), (*whole.rows[1:], odd)):
+        found = GenerationMap(rows=rows)
+        assert np.isnan(found.conservation_error)
+        assert np.isnan(found.residual)
+        assert not found.conserves()
+    assert not replace(whole[0], relevance=np.full(len(whole[0].units), np.inf)).conserves()

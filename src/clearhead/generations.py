@@ -86,12 +86,12 @@ class GenerationMap:
     @property
     def conservation_error(self) -> float:
         """The largest of the rows'."""
-        return max(row.conservation_error for row in self.rows)
+        return float(np.max([row.conservation_error for row in self.rows]))
 
     @property
     def residual(self) -> float:
         """The largest of the rows'."""
-        return max(row.residual for row in self.rows)
+        return float(np.max([row.residual for row in self.rows]))
 
     def conserves(self, threshold: float = 1e-4) -> bool:
         """True if every row does."""
@@ -118,6 +118,11 @@ class GenerationMap:
     def texts(self) -> Mapping[str, str]:
         """What was read and what was produced, by stream."""
         return self.rows[0].texts
+
+    @property
+    def pictures(self) -> Mapping[str, str]:
+        """The images that were read, by stream."""
+        return self.rows[0].pictures
 
     @property
     def recipe(self) -> Recipe:

@@ -138,7 +138,7 @@ class RelevanceMap:
 
     def conserves(self, threshold: float = 1e-4) -> bool:
         r"""True if $|\text{base} + \sum R - f| \le \max(\text{threshold}\,|f|, \text{rounding floor})$."""
-        return abs(self._gap) <= max(threshold * abs(self.value), self.rounding_floor)
+        return math.isfinite(self._gap) and abs(self._gap) <= max(threshold * abs(self.value), self.rounding_floor)
 
     @property
     def _gap(self) -> float:
@@ -359,6 +359,8 @@ def _described(unit: Unit) -> dict[str, Any]:
 
 def _unit(data: Mapping[str, Any]) -> Unit:
     box = data.get("box")
+    if box is not None and (len(box) != 4 or len(_whole_numbers(box)) != 4):
+        raise TypeError(f"a box is four whole numbers; found {box!r}")
     return Unit(**{**data, "box": tuple(box) if box is not None else None})
 
 
