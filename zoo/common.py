@@ -238,3 +238,23 @@ def chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
     """`items` in runs of `size`."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
+
+
+def run(
+    description: str,
+    *,
+    epochs: int,
+    card: str,
+    train: Callable[[Any, Path, int, int], None],
+    evaluate: Callable[[Path, Any], dict[str, Any]],
+    needs_data: bool = True,
+) -> None:
+    """Train or evaluate, as asked on the command line, and write the card with the scores."""
+    given = arguments(description.splitlines()[0], epochs=epochs, needs_data=needs_data)
+    data = getattr(given, "data", None)
+    if given.out:
+        train(data, given.out, given.seed, given.epochs)
+    folder = given.evaluate or given.out
+    scores = evaluate(folder, data)
+    if given.out or given.card:
+        write_card(folder, card, scores)

@@ -27,7 +27,7 @@ from transformers import (
     ViTImageProcessorPil,
 )
 
-from zoo.common import Plan, arguments, best_weights, chunks, fit, save_half, say, size_in_mb, write_card
+from zoo.common import Plan, best_weights, chunks, fit, run, save_half, say, size_in_mb
 
 SIDE = 32
 PATCH = 4
@@ -119,7 +119,7 @@ def predict(model: ViTForImageClassification, pixels: torch.Tensor) -> torch.Ten
         return torch.cat([model(pixel_values=part).logits for part in chunks(pixels, 128)])
 
 
-def evaluate(folder: Path) -> dict[str, Any]:
+def evaluate(folder: Path, _: object = None) -> dict[str, Any]:
     """Print and return the ``accuracy`` of a trained folder on the held-out fifth, and name its mistakes."""
     model = AutoModelForImageClassification.from_pretrained(folder, dtype=torch.float32).eval()
     processor = AutoImageProcessor.from_pretrained(folder)
@@ -133,7 +133,7 @@ def evaluate(folder: Path) -> dict[str, Any]:
     return {"accuracy": accuracy, "mistakes": mistakes, "parameters": model.num_parameters()}
 
 
-def train(out: Path, seed: int, epochs: int) -> None:
+def train(_: object, out: Path, seed: int, epochs: int) -> None:
     """Train from nothing and write the folder."""
     (images, labels), _ = split()
     processor, model = new_processor(), new_model()
@@ -161,16 +161,5 @@ def train(out: Path, seed: int, epochs: int) -> None:
     save_half(model, out, processor)
 
 
-def main() -> None:
-    """Train or evaluate, as asked on the command line."""
-    given = arguments(__doc__.splitlines()[0], epochs=EPOCHS, needs_data=False)
-    if given.out:
-        train(given.out, given.seed, given.epochs)
-    folder = given.evaluate or given.out
-    scores = evaluate(folder)
-    if given.out or given.card:
-        write_card(folder, CARD, scores)
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__, epochs=EPOCHS, card=CARD, train=train, evaluate=evaluate, needs_data=False)

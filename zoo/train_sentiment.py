@@ -26,14 +26,13 @@ from clearhead.zoo.assemble import assemble, base_folder, sha256
 from zoo.common import (
     Batch,
     Plan,
-    arguments,
     best_weights,
     fit,
     pad,
+    run,
     say,
     size_in_mb,
     token_batches,
-    write_card,
     write_json,
 )
 
@@ -215,16 +214,5 @@ def train(data: Path, out: Path, seed: int, epochs: int) -> None:
     save_delta(model, out)
 
 
-def main() -> None:
-    """Train or evaluate, as asked on the command line."""
-    given = arguments(__doc__.splitlines()[0], epochs=EPOCHS)
-    if given.out:
-        train(given.data, given.out, given.seed, given.epochs)
-    folder = given.evaluate or given.out
-    scores = evaluate(folder, given.data)
-    if given.out or given.card:
-        write_card(folder, CARD, scores)
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__, epochs=EPOCHS, card=CARD, train=train, evaluate=evaluate)

@@ -31,17 +31,16 @@ from zoo.common import (
     IGNORED,
     Batch,
     Plan,
-    arguments,
     best_weights,
     chunks,
     fit,
     pad,
     read_lines,
+    run,
     save_half,
     say,
     size_in_mb,
     token_batches,
-    write_card,
 )
 
 PIECES = 6000
@@ -221,16 +220,5 @@ def train(data: Path, out: Path, seed: int, epochs: int) -> None:
     save_half(model, out, tokenizer)
 
 
-def main() -> None:
-    """Train or evaluate, as asked on the command line."""
-    given = arguments(__doc__.splitlines()[0], epochs=EPOCHS)
-    if given.out:
-        train(given.data, given.out, given.seed, given.epochs)
-    folder = given.evaluate or given.out
-    scores = evaluate(folder, given.data)
-    if given.out or given.card:
-        write_card(folder, CARD, scores)
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__, epochs=EPOCHS, card=CARD, train=train, evaluate=evaluate)

@@ -19,7 +19,8 @@ from clearhead.maps import Recipe
 from clearhead.question import Aim, Item, Pass, Question
 from clearhead.subjects import images, joining, positions, targets
 from clearhead.subjects.loading import Loaded
-from clearhead.subjects.posing import POSES, Setting
+from clearhead.subjects.posing import POSES
+from clearhead.subjects.setting import Setting
 from clearhead.subjects.tasks import TENSORS
 from clearhead.subjects.wanted import Wanted
 

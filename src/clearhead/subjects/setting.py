@@ -1,0 +1,93 @@
+"""What an input is read with, and what every task shares in turning it into a question."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from clearhead.errors import UsageError
+from clearhead.question import Aim, Item, Pass
+from clearhead.subjects import images, texts, tokens
+from clearhead.subjects.encoded import Encoded
+from clearhead.subjects.wanted import Wanted
+
+Posed = tuple[tuple[Pass, ...], Item]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Setting:
+    """What an input is read with: the model and its processor, and how texts and images are cut."""
+
+    model: nn.Module
+    processor: Any
+    pooling: str
+    labels: Mapping[int, str]
+    device: torch.device
+    truncate: bool
+    pixels: bool
+
+    @property
+    def config(self) -> Any:
+        """What the model says of itself, if anything."""
+        return getattr(self.model, "config", None)
+
+    @property
+    def tokenizer(self) -> Any:
+        """The part of the processor that reads texts."""
+        return getattr(self.processor, "tokenizer", self.processor)
+
+    @property
+    def limit(self) -> int | None:
+        """How many tokens the model takes."""
+        return texts.longest(self.tokenizer, self.config)
+
+    def text(self, streams: Mapping[str, str], first: int = 0) -> Encoded:
+        """A text, or two that the tokenizer joins, keyed by stream."""
+        return texts.read(
+            self.tokenizer, streams, limit=self.limit, truncate=self.truncate, device=self.device, first=first
+        )
+
+    def image(self, given: Any) -> Encoded:
+        """An image, by the part of the processor that reads images."""
+        processor = getattr(self.processor, "image_processor", self.processor)
+        return images.read(processor, given, self.config, pixels=self.pixels, device=self.device)
+
+    def token_id(self, wanted: Wanted, name: str) -> int | None:
+        """The id of the target or of another token named in `wanted`."""
+        return tokens.token_id(self.tokenizer, getattr(wanted, name), name, first_piece=wanted.first_piece)
+
+    def against(self, wanted: Wanted) -> int | str | None:
+        """The id of the token to explain against, or all others."""
+        return tokens.contrast_id(self.tokenizer, wanted.contrast, first_piece=wanted.first_piece)
+
+
+def simple(read: Encoded, *aims: Aim) -> Posed:
+    """A question of one pass."""
+    return (read.part,), Item(
+        layouts=(read.layout,), aims=aims, texts=read.texts, pictures=read.pictures, warnings=read.notes
+    )
+
+
+def pair(given: Any, first: str, second: str, task: str) -> tuple[Any, Any]:
+    """The two members of an input. Raises UsageError."""
+    if isinstance(given, tuple) and len(given) == 2:
+        return given[0], given[1]
+    found = f"a tuple of {len(given)}" if isinstance(given, tuple) else "one input"
+    raise UsageError(f"The task {task} needs two inputs, ({first}, {second}); found {found}. Pass a pair.")
+
+
+def single(given: Any, task: str) -> str:
+    """The one text of an input. Raises UsageError."""
+    if isinstance(given, str):
+        return given
+    raise UsageError(f"The task {task} reads one text; found {_called(given)}.")
+
+
+def _called(given: Any) -> str:
+    if isinstance(given, tuple):
+        return f"a tuple of {len(given)}"
+    return "an image" if images.is_image(given) else type(given).__name__
