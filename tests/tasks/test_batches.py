@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from clearhead import AttentionVisualizer, RelevanceMap
+from clearhead import AttentionVisualizer, RelevanceMap, batches, visualizer
 from clearhead.errors import UsageError
+from clearhead.relevance.lrp import lrp
 from tasks.gallery import gallery, names
 from tasks.plainly import asked, balanced, door, encoded, near, options, rows_of, same
 
@@ -307,3 +308,24 @@ def test_where_memory_does_not_suffice_for_one_it_is_told(monkeypatch: pytest.Mo
 def test_a_batch_size_is_a_number(size: Any) -> None:
     with pytest.raises(UsageError, match="batch_size"):
         door("text-classification/bert").explain(three("text-classification/bert"), batch_size=size)
+
+
+def test_how_many_fit_follows_memory_and_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice the memory holds twice the inputs; longer inputs are fewer; one is always tried."""
+    name = "text-classification/bert"
+    av, texts = door(name), three(name) * 8
+    sizes: list[int] = []
+
+    def note(question: Any, settings: Any) -> Any:
+        sizes.append(len(question.items))
+        return lrp(question, settings)
+
+    monkeypatch.setitem(visualizer.METHODS, "lrp", note)
+    longest = max(len(gallery(name).tokenizer(text).input_ids) for text in texts)
+    each = batches.bytes_per_position(av.model) * longest
+    for memory, most in ((0, 1), (8 * each, 4), (10**12, 24)):
+        monkeypatch.setattr(batches, "free_memory", lambda _, memory=memory: memory)
+        sizes.clear()
+        av.explain(texts)
+        assert sum(sizes) == len(texts)
+        assert sizes[-1] <= most <= 2 * max(sizes)
