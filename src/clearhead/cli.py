@@ -29,6 +29,7 @@ TASKS = (  # for the help, as the two below; the library decides
     "image-classification, image-text-similarity, sentence-similarity"
 )
 POOLINGS, UNITS = "mean|cls", "token|word|sentence|patch|pixel"
+TOGETHER = 64  # inputs that are explained before the first of them is printed
 CHECK_FAILED, USAGE, BUG = 1, 2, 3  # exit codes; 0 is success
 
 
@@ -274,24 +275,41 @@ def _explained(
     visualizer: AttentionVisualizer, inputs: Sequence[Any], asked: Mapping[str, Any], *, rows: bool = False
 ) -> Iterator[Any]:
     """One result after the other, so that a long input streams, with `rows` each map of a generation by itself."""
-    for n, each in enumerate(inputs, 1):
-        results = _results(visualizer, each, asked, rows=rows)
-        while True:
-            try:
-                with _quiet(), _status("" if "generate" in asked else f"explaining {n} of {len(inputs)}"):
-                    result = next(results, None)
-            except ClearheadError as error:
-                raise type(error)(f"input {n} of {len(inputs)}: {error}" if len(inputs) > 1 else str(error)) from error
-            if result is None:
-                break
-            yield result
+    for first in range(0, len(inputs), TOGETHER):
+        some = inputs[first : first + TOGETHER]
+        with _quiet(), _status(f"explaining {first + 1} to {first + len(some)} of {len(inputs)}"):
+            found = _together(visualizer, some, asked) if len(some) > 1 else None
+        if found is not None:
+            yield from (row for each in found for row in (getattr(each, "rows", [each]) if rows else [each]))
+            continue
+        for n, each in enumerate(some, first + 1):
+            place = f"input {n} of {len(inputs)}: " if len(inputs) > 1 else ""
+            yield from _one(visualizer, each, asked, rows=rows, place=place)
 
 
-def _results(visualizer: AttentionVisualizer, one: Any, asked: Mapping[str, Any], *, rows: bool) -> Iterator[Any]:
-    if rows:
-        yield from visualizer.stream(one, **asked)
-    else:
-        yield visualizer.explain(one, **asked)
+def _together(visualizer: AttentionVisualizer, some: Sequence[Any], asked: Mapping[str, Any]) -> list[Any] | None:
+    """The results for some inputs; None if something is wrong with one of them, which explaining each will tell."""
+    try:
+        found: list[Any] = visualizer.explain(list(some), **asked)
+        return found
+    except ClearheadError:
+        return None
+
+
+def _one(
+    visualizer: AttentionVisualizer, one: Any, asked: Mapping[str, Any], *, rows: bool, place: str
+) -> Iterator[Any]:
+    """The result for one input, or its rows as they come; `place` says in an error which input it is about."""
+    results = visualizer.stream(one, **asked) if rows else (visualizer.explain(each, **asked) for each in [one])
+    while True:
+        try:
+            with _quiet(), _status("" if "generate" in asked else "explaining"):
+                result = next(results, None)
+        except ClearheadError as error:
+            raise type(error)(f"{place}{error}") from error
+        if result is None:
+            return
+        yield result
 
 
 # ---- out -----------------------------------------------------------------------------------------------------------
