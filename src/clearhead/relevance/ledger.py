@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from clearhead.maps import LedgerEntry
-from clearhead.relevance.keeping import Keeper, Kept
 from clearhead.relevance.numerics import by_item, give_back
+from clearhead.tape import Keeper, Kept
 
 
 @dataclass(frozen=True, slots=True)

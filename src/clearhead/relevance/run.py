@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from clearhead.config import Settings
 from clearhead.errors import UnruledOperationError
-from clearhead.relevance.keeping import Keeper
 from clearhead.relevance.ledger import Account, Ledger, Place
-from clearhead.tape import Function, Operation, Tape, writes_in_place
+from clearhead.tape import (
+    Function,
+    Keeper,
+    Operation,
+    Tape,
+    constants_detached,
+    dependent,
+    mapped,
+    picked,
+    writes_in_place,
+)
 
 
 @dataclass(slots=True)
@@ -36,12 +44,12 @@ class Call:
 
     def changed(self, change: Callable[[Tensor], Tensor]) -> Call:
         """The same call with every dependent tensor changed."""
-        args = tuple(_mapped(value, change) for value in self.args)
-        return Call(self.operation, self.function, args, {k: _mapped(v, change) for k, v in self.kwargs.items()})
+        args = tuple(mapped(value, change) for value in self.args)
+        return Call(self.operation, self.function, args, {k: mapped(v, change) for k, v in self.kwargs.items()})
 
     def dependents(self) -> Iterator[Tensor]:
         """The tensors among the arguments that depend on what is explained."""
-        yield from _dependents((*self.args, *self.kwargs.values()))
+        yield from picked((*self.args, *self.kwargs.values()))
 
 
 @dataclass(slots=True)
@@ -108,9 +116,9 @@ class Run:
     def interpret(self, operation: Operation, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What the tape calls for each operation."""
         row = self.rows.get(operation.name)
-        args, depends = _constants_detached(args)
+        args, depends = constants_detached(args)
         if kwargs:
-            values, also = _constants_detached(tuple(kwargs.values()))
+            values, also = constants_detached(tuple(kwargs.values()))
             kwargs, depends = dict(zip(kwargs, values, strict=True)), depends or also
         writes = writes_in_place(operation, args, kwargs)
         if writes and args:
@@ -220,52 +228,6 @@ OTHER = "(any other)"  # the row of operations that have none
 AS_IS = Row(as_is, "homogeneous of degree one: the gradient is the rule")
 
 
-def dependent(value: object) -> bool:
-    """Does the value depend on what is explained?"""
-    return isinstance(value, Tensor) and value.requires_grad
-
-
-def _constants_detached(values: tuple[Any, ...]) -> tuple[tuple[Any, ...], bool]:
-    """The values with parameters (leaves that ask for gradients) detached, and whether a dependent one is left."""
-    depends, changed = False, None
-    for i, value in enumerate(values):
-        if isinstance(value, Tensor):
-            if not value.requires_grad:
-                continue
-            if value.grad_fn is not None:
-                depends = True
-                continue
-            new: Any = value.detach()
-        elif isinstance(value, (list, tuple)) and value:
-            items, also = _constants_detached(tuple(value))
-            depends = depends or also
-            if all(a is b for a, b in zip(items, value, strict=True)):
-                continue
-            new = list(items) if isinstance(value, list) else items
-        else:
-            continue
-        changed = changed if changed is not None else list(values)
-        changed[i] = new
-    return (values if changed is None else tuple(changed)), depends
-
-
-def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    if dependent(value):
-        return change(value)
-    if isinstance(value, (list, tuple)) and any(True for _ in _dependents(value)):
-        return type(value)([_mapped(item, change) for item in value])
-    return value
-
-
-def _dependents(values: Sequence[Any]) -> Iterator[Tensor]:
-    for value in values:
-        if isinstance(value, Tensor):
-            if value.requires_grad:
-                yield value
-        elif isinstance(value, (list, tuple)):
-            yield from _dependents(value)
-
-
 def tensors(result: Any) -> list[Tensor]:
     """The tensors in a result that carry a gradient."""
-    return [t for t in _dependents((result,)) if isinstance(t, torch.Tensor)]
+    return list(picked((result,)))

@@ -11,7 +11,8 @@ from torch import Tensor
 from clearhead.relevance.meter import ReadOnlyTap, hooked, metered_rows, owned
 from clearhead.relevance.numerics import dot
 from clearhead.relevance.rules.norms import constant
-from clearhead.relevance.run import Call, Row, Run, dependent
+from clearhead.relevance.run import Call, Row, Run
+from clearhead.tape import dependent
 
 _TENSORS = ("query", "key", "value", "attn_mask")
 

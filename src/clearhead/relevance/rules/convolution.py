@@ -10,7 +10,8 @@ from torch.autograd import Function
 
 from clearhead.relevance.ledger import Account
 from clearhead.relevance.numerics import fair_shares, stabilised_entries
-from clearhead.relevance.run import Call, Row, Run, dependent
+from clearhead.relevance.run import Call, Row, Run
+from clearhead.tape import dependent
 
 
 class Convolution(Function):

@@ -10,7 +10,8 @@ from torch.autograd import Function
 from clearhead.relevance.ledger import Account
 from clearhead.relevance.meter import hooked, metered, owned
 from clearhead.relevance.numerics import stabilised
-from clearhead.relevance.run import Call, Row, Run, dependent
+from clearhead.relevance.run import Call, Row, Run
+from clearhead.tape import dependent
 
 
 class Linear(Function):

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from clearhead.relevance.keeping import Keeper
 from clearhead.relevance.meter import metered
 from clearhead.relevance.numerics import slope_
 from clearhead.relevance.rules.norms import constant
-from clearhead.relevance.run import AS_IS, Call, Row, Run, dependent
+from clearhead.relevance.run import AS_IS, Call, Row, Run
+from clearhead.tape import Keeper, dependent
 
 Compute = Callable[[Tensor], Tensor]
 

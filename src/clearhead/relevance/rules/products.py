@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from clearhead.relevance.keeping import Kept
 from clearhead.relevance.ledger import Account
 from clearhead.relevance.numerics import row_dot
 from clearhead.relevance.rules.linear import bilinear
 from clearhead.relevance.rules.pointwise import mark, one_function
-from clearhead.relevance.run import Call, Row, Run, dependent
+from clearhead.relevance.run import Call, Row, Run
+from clearhead.tape import Kept, dependent
 
 
 @dataclass(frozen=True, slots=True)

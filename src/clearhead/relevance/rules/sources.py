@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from clearhead.relevance.meter import metered
-from clearhead.relevance.run import AS_IS, Call, Row, Run, dependent
+from clearhead.relevance.run import AS_IS, Call, Row, Run
+from clearhead.tape import dependent
 
 
 def embedding(run: Run, call: Call) -> Tensor:
