@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from clearhead.errors import UsageError, choice, suggest
 
-Method = Literal["lrp"]
+Method = Literal["lrp", "attention", "rollout", "flow", "gradient-attention", "value-zeroing", "gradcam"]
 Preset = Literal["default", "attnlrp", "cp-lrp"]
 Rule = Literal["epsilon", "0"]
 Attention = Literal["cp", "attnlrp"]
 Leak = Literal["return", "record"]
+Fusion = Literal["mean", "max", "min"]
+Cam = Literal["mean-gradient", "elementwise"]
 
 # A preset is data: the settings it stands for. Anything asked for explicitly still wins.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -43,16 +45,33 @@ class Settings:
     leak: Leak = _setting(
         "return", "`return` hands lost relevance back to the operation's own input; `record` only books it"
     )
+    layer: int | str | None = _setting(
+        None, "which layer: a number from 0 on, from the end below 0, or for gradcam the path of a module"
+    )
+    heads: tuple[int, ...] | None = _setting(None, "which heads of a layer, by number; all where nothing is said")
+    fusion: Fusion = _setting("mean", "how the heads of a layer become one table of weights")
+    residual: float = _setting(0.5, "share of the residual path in each layer of rollout and flow")
+    discard: float = _setting(0.0, "share of the smallest weights of each row that rollout leaves out")
+    drop_sink: bool = _setting(False, "leave out the unit that takes most of a rollout without being read for it")
+    cam: Cam = _setting("mean-gradient", "how gradcam weighs channels: by their mean gradient, or `elementwise`")
+    cross_check: bool = _setting(True, "compare what comes from attention with lrp, and say how far they agree")
+    force: bool = _setting(False, "compute what would take minutes instead of refusing it")
     threshold: float = _setting(1e-4, "largest conservation error that passes")
     strict: bool = _setting(False, "refuse operations that have no rule instead of metering what they lose")
     batch_size: int = _setting(0, "inputs of a list explained at a time; 0 lets free memory decide")
     truncate: bool = _setting(False, "cut texts longer than the model's maximum instead of refusing them")
 
     def __post_init__(self) -> None:
+        if isinstance(self.heads, list):  # as a settings file writes it
+            object.__setattr__(self, "heads", tuple(self.heads))
         for name, kind in get_type_hints(Settings).items():
             _check(name, getattr(self, name), kind)
         if not self.epsilon >= 0:
             raise UsageError(f"`epsilon` must be 0 or larger; found {self.epsilon}. The default is 0.01.")
+        if not 0 <= self.residual < 1:
+            raise UsageError(f"`residual` must be at least 0 and below 1; found {self.residual}. The default is 0.5.")
+        if not 0 <= self.discard < 1:
+            raise UsageError(f"`discard` must be at least 0 and below 1; found {self.discard}. The default is 0.")
         if self.batch_size < 0:
             raise UsageError(f"`batch_size` must be 0 or larger; found {self.batch_size}. The default is 0.")
         if not self.threshold > 0:
@@ -117,14 +136,32 @@ def read(path: str | Path) -> dict[str, Any]:
 
 
 def _check(name: str, value: Any, kind: Any) -> None:
-    if get_origin(kind) is Literal:
-        if value not in get_args(kind):
-            raise choice(name, value, get_args(kind))
-    elif kind is float:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise UsageError(f"`{name}` must be a finite number; found {value!r}.")
-    elif kind is int:
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise UsageError(f"`{name}` must be a whole number; found {value!r}.")
-    elif not isinstance(value, kind):
-        raise UsageError(f"`{name}` must be true or false; found {value!r}.")
+    """Raise UsageError for a value that is not of the kind its setting has."""
+    if kind in _KINDS:
+        fits, said = _KINDS[kind]
+        if not fits(value):
+            raise UsageError(f"`{name}` must be {said}; found {value!r}.")
+    elif value not in get_args(kind):
+        raise choice(name, value, get_args(kind))
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _numbers(value: Any) -> bool:
+    return value is None or (isinstance(value, tuple) and len(value) > 0 and all(map(_whole, value)))
+
+
+# Of each kind of setting: what fits, and how to say so.
+_KINDS: dict[Any, tuple[Callable[[Any], bool], str]] = {
+    float: (_number, "a finite number"),
+    int: (_whole, "a whole number"),
+    bool: (lambda value: isinstance(value, bool), "true or false"),
+    int | str | None: (lambda value: value is None or isinstance(value, str) or _whole(value), "a number or a path"),
+    tuple[int, ...] | None: (_numbers, "a list of whole numbers, at least one"),
+}

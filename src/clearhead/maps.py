@@ -67,8 +67,9 @@ class RelevanceMap:
     r"""How much each unit contributed to one prediction, with the books.
 
     $f(x) = \text{base\_value} + \sum_i R_i + \sum(\text{sinks that were not returned}) + \text{residual}$.
-    `relevance` has one float64 per unit, in the unit of `value` (logits, or cosine similarity). `texts` and
-    `pictures` hold what the model read, by stream; a picture is a PNG as a `data:` address, as the model saw it.
+    `relevance` has one float64 per unit, in the unit of `value` (logits, or cosine similarity). Methods that look at
+    attention or activations give shares or scores instead, which claim no sum: `additive` is False. `notes` say how
+    the map was made where that is a choice, and `cross_check` how far another method agrees. `texts` and `pictures` hold what the model read, by stream; a picture is a PNG as a `data:` address, as the model saw it.
 
     >>> from clearhead import RelevanceMap, Target, Unit
     >>> units = (Unit(index=0, text="fine"), Unit(index=1, text="film"))
@@ -97,6 +98,8 @@ class RelevanceMap:
     texts: Mapping[str, str] = field(default_factory=dict)
     pictures: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    additive: bool = True
     recipe: Recipe = field(default_factory=Recipe)
     cross_check: Mapping[str, Any] | None = None
 
@@ -252,6 +255,8 @@ class RelevanceMap:
             "ledger": [asdict(entry) for entry in self.ledger],
             "cross_check": dict(self.cross_check) if self.cross_check is not None else None,
             "warnings": list(self.warnings),
+            "notes": list(self.notes),
+            "additive": self.additive,
             "recipe": _plain(asdict(self.recipe)),
         }
 
@@ -281,6 +286,8 @@ class RelevanceMap:
             texts=dict(data["texts"]),
             pictures=dict(data.get("pictures", {})),
             warnings=tuple(data["warnings"]),
+            notes=tuple(data.get("notes", ())),
+            additive=bool(data.get("additive", True)),
             recipe=Recipe(**data["recipe"]),
             cross_check=data["cross_check"],
         )

@@ -10,8 +10,8 @@ SHOWN = 3  # how many leaks a warning names
 
 
 def judged(found: RelevanceMap, threshold: float) -> RelevanceMap:
-    """The map, with a warning that names the largest leaks if it does not conserve."""
-    if found.conserves(threshold):
+    """The map, with a warning that names the largest leaks if it does not conserve although it claims to."""
+    if not found.additive or found.conserves(threshold):
         return found
     note = (
         f"Relevance does not add up to the explained value: conservation error {found.conservation_error:.1e}, "

@@ -1,0 +1,80 @@
+"""Tensors that can be made again: how a large one came from smaller ones, so that the large one need not be kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from clearhead.tape import Function, Keeper, Kept, Operation, is_tensor, mapped, writes_in_place
+
+
+@dataclass(slots=True, eq=False)
+class Step:
+    """One call that made a tensor; tensors among its arguments are kept, or steps themselves.
+
+    `held` is how many bytes it keeps alive; `item` which of several results is meant.
+    """
+
+    function: Function
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    held: int
+    overwrites: bool = False
+    item: int | None = None
+
+    def value(self) -> Tensor:
+        """The tensor, computed anew from what is kept."""
+        args, kwargs = _made(self.args), _made(self.kwargs)
+        if self.overwrites:
+            args = (args[0].clone(), *args[1:])
+        result = self.function(*args, **kwargs)
+        if self.overwrites:
+            result = args[0]
+        return result if self.item is None else result[self.item]  # type: ignore[no-any-return]
+
+
+@dataclass(slots=True)
+class Held:
+    """What the tensors of a call turn into in a step, and how many bytes that keeps alive."""
+
+    keeper: Keeper
+    steps: dict[int, Step]  # by the identity of a tensor
+    size: int = 0
+    seen: set[int] = field(default_factory=set)
+
+    def hold(self, tensor: Tensor) -> Step | Kept:
+        """The step that makes a tensor, or its kept value."""
+        step = self.steps.get(id(tensor))
+        if id(tensor) not in self.seen:
+            self.seen.add(id(tensor))
+            self.size += step.held if step else tensor.numel() * tensor.element_size()
+        return step or self.keeper.keep(tensor)
+
+
+def steps(
+    keeper: Keeper,
+    known: dict[int, Step],
+    operation: Operation,
+    function: Function,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Step:
+    """The step of a call that is about to be made; `known` holds the steps of its tensors by their identity."""
+    held = Held(keeper, known)
+    kept = tuple(mapped(value, held.hold, where=is_tensor) for value in args)
+    named = {name: mapped(value, held.hold, where=is_tensor) for name, value in kwargs.items()}
+    return Step(function, kept, named, held.size, overwrites=writes_in_place(operation, args, kwargs))
+
+
+def _made(value: Any) -> Any:
+    if isinstance(value, Step):
+        return value.value()
+    if isinstance(value, Kept):
+        return value.value
+    if isinstance(value, dict):
+        return {name: _made(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)([_made(each) for each in value])
+    return value

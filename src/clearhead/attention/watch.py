@@ -1,0 +1,295 @@
+"""A forward pass that is watched for attention: every softmax over keys whose result weighs values, fused or not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from clearhead.attention import places, trail
+from clearhead.attention.sites import Fused, Site, Written
+from clearhead.tape import (
+    Function,
+    Keeper,
+    Operation,
+    Tape,
+    constants_detached,
+    is_tensor,
+    picked,
+    writes_in_place,
+)
+
+SOFTMAX = frozenset({"softmax", "_softmax", "_safe_softmax"})
+PRODUCTS = frozenset({"matmul", "bmm", "baddbmm", "einsum"})
+FUSED = "scaled_dot_product_attention"
+# A softmax that is moved, cut or scaled entry by entry is still a table of weights.
+CARRIES = frozenset(
+    "dropout to type type_as float half double bfloat16 view reshape transpose permute contiguous getitem squeeze "
+    "unsqueeze flatten unflatten clone expand nan_to_num where mul masked_fill movedim view_as cat chunk split".split()
+)
+AS_ONE = SOFTMAX | PRODUCTS | CARRIES | {FUSED}  # not taken apart, though some of them are written in Python
+
+NOTHING: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What is known of a tensor: the inputs it comes from, how it can be made again, whether it holds weights.
+
+    `index` says of each entry to which position of the sequence it belongs, from 1 on; 0 is padding. `version` tells
+    whether the tensor was overwritten since. `beside` names learned vectors along a sequence, by place.
+    """
+
+    origins: frozenset[str] = NOTHING
+    step: trail.Step | None = None
+    weights: bool = False
+    index: Tensor | None = None
+    version: int = 0
+    beside: tuple[str | None, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """A sequence in which learned vectors stand beside those of an input: their names by place, None for the others."""
+
+    names: tuple[str | None, ...]
+    origins: frozenset[str]
+
+
+class Watch:
+    """Interprets calls by making them as they are, and tells `found` of each attention it sees.
+
+    `inputs` are the tensors whose influence is followed, by name; `grid` says that positions are parts of an image,
+    which models cut into windows. Where `leaf` says so of a module's path, what its attention gives out becomes a leaf,
+    and only from there on gradients are recorded.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        found: Callable[[Site], None],
+        inputs: Mapping[str, Tensor],
+        *,
+        grid: bool = False,
+        leaf: Callable[[str], bool] | None = None,
+    ) -> None:
+        self.tape = Tape(self.interpret, model)
+        self.beside: list[Beside] = []
+        self._found, self._leaf, self._grid = found, leaf, grid
+        self._keeper = Keeper()
+        self._marks: Any = WeakTensorKeyDictionary()
+        self._names = {tensor.untyped_storage().data_ptr(): name for name, tensor in model.named_parameters()}
+        for name, tensor in inputs.items():
+            self._marks[tensor] = Mark(frozenset({name}))
+
+    # ---- every call --------------------------------------------------------------------------------------------
+
+    def interpret(self, operation: Operation, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What the tape calls for each operation."""
+        args, _ = constants_detached(args)
+        if kwargs:
+            kwargs = dict(zip(kwargs, constants_detached(tuple(kwargs.values()))[0], strict=True))
+        tensors = list(picked((*args, *kwargs.values()), is_tensor))
+        marks = {id(tensor): mark for tensor in tensors if (mark := self._marks.get(tensor)) is not None}
+        if operation.composite is not None and operation.name not in AS_ONE and marks:
+            return self.tape.under(operation.composite, *args, **kwargs)
+        if operation.name == FUSED:
+            result = self._fused(function, args, kwargs, marks)
+        elif operation.name in PRODUCTS and any(mark.weights for mark in marks.values()):
+            result = self._weighed(function, args, kwargs, marks)
+        else:
+            return self._made(operation, function, args, kwargs, marks)
+        self._mark(result, Mark(_union(marks.values()), version=result._version))
+        return result
+
+    def _made(
+        self,
+        operation: Operation,
+        function: Function,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        marks: Mapping[int, Mark],
+    ) -> Any:
+        """Any other call: made as it is, and what is known of its result is noted."""
+        step = self._step(operation, function, args, kwargs, marks)
+        overwrites = writes_in_place(operation, args, kwargs)
+        if overwrites:
+            self._keeper.spare(args[0])
+        result = function(*args, **kwargs)
+        known = args[0] if result is None and overwrites else result
+        if marks or step is not None:
+            whole = Mark(_union(marks.values()), step, self._carries(operation, args, marks))
+            for item, tensor in enumerate(_results(known)):
+                mark = whole if isinstance(known, Tensor) else _of(whole, item)
+                self._note(operation, function, args, kwargs, tensor, mark, item)
+        return result
+
+    def _note(
+        self,
+        operation: Operation,
+        function: Function,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        tensor: Tensor,
+        mark: Mark,
+        item: int,
+    ) -> None:
+        if tensor in self._marks and not writes_in_place(operation, args, kwargs):
+            return  # a call that gives its argument back
+        size = tensor.numel() * tensor.element_size()
+        step = mark.step if mark.step is not None and mark.step.held < size else None
+        index, beside = None, tuple[str | None, ...]()
+        if self._grid:
+            call = places.Moved(operation.name, function, args, kwargs, item)
+            source = next((t for t in picked(args, is_tensor) if t in self._marks), None)
+            before = self._marks[source] if source is not None else Mark()
+            index = places.followed(call, source, before.index, tensor)
+            beside = self._joined(call, tensor, mark.origins) or places.named(call, source, before.beside, tensor)
+        self._mark(tensor, Mark(mark.origins, step, mark.weights, index, tensor._version, beside))
+
+    def _mark(self, tensor: Tensor, mark: Mark) -> None:
+        self._marks[tensor] = mark
+
+    def _step(
+        self,
+        operation: Operation,
+        function: Function,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        marks: Mapping[int, Mark],
+    ) -> trail.Step | None:
+        """How the result can be made again, if that begins with a product."""
+        known = {}
+        for tensor in picked((*args, *kwargs.values()), is_tensor):
+            mark = marks.get(id(tensor))
+            if mark is not None and mark.step is not None and mark.version == tensor._version:
+                known[id(tensor)] = mark.step
+        if not known and operation.name not in PRODUCTS:
+            return None
+        return trail.steps(self._keeper, known, operation, function, args, kwargs)
+
+    def _carries(self, operation: Operation, args: tuple[Any, ...], marks: Mapping[int, Mark]) -> bool:
+        """Does the result hold weights: a softmax, or one that is carried on?"""
+        if operation.name in SOFTMAX:
+            return True
+        first = next(picked(args, is_tensor), None)
+        mark = marks.get(id(first))
+        return operation.name in CARRIES and mark is not None and mark.weights
+
+    def _joined(self, call: places.Moved, result: Tensor, origins: frozenset[str]) -> tuple[str | None, ...]:
+        """Names along a sequence [1, positions, width] beside which learned vectors are put; empty where none are."""
+        if call.name != "cat" or result.dim() != 3 or result.shape[0] != 1:
+            return ()
+        names = list[str | None]()
+        for part in picked(call.args, is_tensor):
+            mark = self._marks.get(part)
+            if mark is None:
+                short = self._names.get(part.untyped_storage().data_ptr(), "learned").rpartition(".")[2]
+                names += [short] if part.shape[1] == 1 else [f"{short} {n + 1}" for n in range(part.shape[1])]
+            else:
+                names += mark.beside or [None] * part.shape[1]
+        if len(names) != result.shape[1] or not any(names):
+            return ()
+        self.beside.append(Beside(tuple(names), origins))
+        return tuple(names)
+
+    # ---- attention ---------------------------------------------------------------------------------------------
+
+    def _fused(
+        self, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any], marks: Mapping[int, Mark]
+    ) -> Tensor:
+        """One call that computes attention: its operands are kept."""
+        names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
+        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        site = Fused(
+            place=self._place(marks, given["query"], given["value"]),
+            query=self._keeper.keep(given["query"]),
+            key=self._keeper.keep(given["key"]),
+            held_value=self._keeper.keep(given["value"]),
+            mask=None if given.get("attn_mask") is None else self._keeper.keep(given["attn_mask"]),
+            causal=bool(given.get("is_causal", False)),
+            scale=given.get("scale"),
+        )
+        given.update(dropout_p=0.0)
+        last = self._switch(site.place.module)
+        result: Tensor = function(**given)
+        if last:
+            result = result.detach().requires_grad_()
+        site.output = result
+        self._found(site)
+        return result
+
+    def _weighed(
+        self, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any], marks: Mapping[int, Mark]
+    ) -> Tensor:
+        """A product of weights that the model computed itself."""
+        operands = list(picked((*args, *kwargs.values()), is_tensor))
+        table = next(t for t in operands if id(t) in marks and marks[id(t)].weights)
+        value = next((t for t in reversed(operands) if t is not table), table)
+        mark = marks[id(table)]
+        step = mark.step if mark.version == table._version else None
+        site = Written(
+            place=self._place(marks, table, value),
+            weights=step or self._keeper.keep(table),
+            table=tuple(table.shape),
+            held_value=self._keeper.keep(value),
+        )
+        if self._switch(site.place.module):
+            leaf = table.detach().requires_grad_()
+            args = tuple(_replaced(each, table, leaf) for each in args)
+            kwargs = {name: _replaced(each, table, leaf) for name, each in kwargs.items()}
+            table = leaf
+        site.output = table
+        result: Tensor = function(*args, **kwargs)
+        self._found(site)
+        return result
+
+    def _switch(self, module: str) -> bool:
+        """Whether what an attention of a module gives out is to be a leaf: gradients are recorded from there on."""
+        if self._leaf is None:
+            return False
+        last = self._leaf(module)
+        torch.set_grad_enabled(last)
+        return last
+
+    def _place(self, marks: Mapping[int, Mark], query: Tensor, value: Tensor) -> places.Place:
+        of_query, of_value = (marks.get(id(tensor), Mark()) for tensor in (query, value))
+        return places.Place(
+            module=self.tape.module(),
+            query=of_query.origins,
+            key=of_value.origins,
+            query_index=None if of_query.index is None else of_query.index[..., 0],
+            key_index=None if of_value.index is None else of_value.index[..., 0],
+        )
+
+
+def _union(marks: Iterable[Mark]) -> frozenset[str]:
+    found: frozenset[str] = NOTHING
+    for mark in marks:
+        found |= mark.origins
+    return found
+
+
+def _of(mark: Mark, item: int) -> Mark:
+    """The mark of one of several results."""
+    return mark if mark.step is None else replace(mark, step=replace(mark.step, item=item))
+
+
+def _results(result: Any) -> Iterator[Tensor]:
+    if isinstance(result, Tensor):
+        yield result
+    elif isinstance(result, (list, tuple)):
+        for each in result:
+            yield from _results(each) if isinstance(each, Tensor) else ()
+
+
+def _replaced(value: Any, old: Tensor, new: Tensor) -> Any:
+    if value is old:
+        return new
+    if isinstance(value, (list, tuple)):
+        return type(value)([_replaced(each, old, new) for each in value])
+    return value
