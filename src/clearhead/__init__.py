@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from clearhead.attentions import AttentionMaps
     from clearhead.config import Settings
     from clearhead.errors import ClearheadError
     from clearhead.generations import GenerationMap
@@ -31,6 +32,7 @@ else:
 
 
 _HOME = {
+    "AttentionMaps": "clearhead.attentions",
     "AttentionVisualizer": "clearhead.visualizer",
     "ClearheadError": "clearhead.errors",
     "GenerationMap": "clearhead.generations",
@@ -43,6 +45,7 @@ _HOME = {
 }
 
 __all__ = [
+    "AttentionMaps",
     "AttentionVisualizer",
     "ClearheadError",
     "GenerationMap",

@@ -69,7 +69,8 @@ class RelevanceMap:
     $f(x) = \text{base\_value} + \sum_i R_i + \sum(\text{sinks that were not returned}) + \text{residual}$.
     `relevance` has one float64 per unit, in the unit of `value` (logits, or cosine similarity). Methods that look at
     attention or activations give shares or scores instead, which claim no sum: `additive` is False. `notes` say how
-    the map was made where that is a choice, and `cross_check` how far another method agrees. `texts` and `pictures` hold what the model read, by stream; a picture is a PNG as a `data:` address, as the model saw it.
+    the map was made where that is a choice, `cross_check` how far another method agrees. `texts` and `pictures` hold
+    what the model read, by stream; a picture is a PNG as a `data:` address, as the model saw it.
 
     >>> from clearhead import RelevanceMap, Target, Unit
     >>> units = (Unit(index=0, text="fine"), Unit(index=1, text="film"))

@@ -10,14 +10,15 @@ from typing import Any, Literal, overload
 from torch import nn
 from tqdm import tqdm
 
-from clearhead import batches
+from clearhead import batches, methods
+from clearhead.attention.looking import look
+from clearhead.attentions import AttentionMaps
 from clearhead.checks import judged
 from clearhead.config import Settings
 from clearhead.errors import ClearheadError, UsageError, choice
 from clearhead.generations import GenerationMap
 from clearhead.maps import RelevanceMap
 from clearhead.question import Question
-from clearhead.relevance.lrp import lrp
 from clearhead.subjects import (
     TENSORS,
     Loaded,
@@ -35,7 +36,6 @@ from clearhead.subjects import (
 Input = Any  # a text, an image or its path, a pair of these, or a mapping of tensors
 Units = Literal["token", "word", "sentence", "patch", "pixel"] | Sequence[tuple[int, int]]
 Found = RelevanceMap | GenerationMap
-METHODS: dict[str, batches.Method] = {"lrp": lrp}
 UNITS: dict[str, Callable[[Any], Any]] = {
     "token": lambda found: found,
     "word": lambda found: found.words(),
@@ -158,8 +158,9 @@ class AttentionVisualizer:
         each token is explained, which gives a `GenerationMap`; with `target="sequence"` their summed log-probability.
         `first_piece`: of a target or contrast that is several tokens, take the first.
 
-        Any field of `Settings` may be given. Raises UsageError, ModelError, NonFiniteError or UnruledOperationError,
-        each naming the next step.
+        Any field of `Settings` may be given, among them `method`: `lrp` unless told otherwise, or `attention`,
+        `rollout`, `flow`, `gradient-attention`, `value-zeroing` or `gradcam`, whose maps are compared with lrp. Raises
+        UsageError, ModelError, NonFiniteError or UnruledOperationError, each naming the next step.
         """
         chosen = self._settings(settings)
         asked = Wanted(
@@ -169,6 +170,7 @@ class AttentionVisualizer:
             continuation=continuation,
             first_piece=first_piece,
         )
+        methods.check(chosen, asked)
         regroup = _regrouping(units)
         if not isinstance(inputs, list):
             question = self._question(inputs, replace(asked, target=_one(target)), chosen, units)
@@ -185,9 +187,39 @@ class AttentionVisualizer:
         names = ("target", "contrast", "position", "generate", "continuation", "first_piece")
         wanted = Wanted(**{name: asked.pop(name) for name in names if name in asked})
         chosen = self._settings(asked)
+        methods.check(chosen, wanted)
         regroup = _regrouping(units)
         for each in self._rows(self._question(inputs, wanted, chosen, units), chosen):
             yield regroup(each)
+
+    @overload
+    def attention(self, inputs: list[Input], **wanted: Any) -> list[AttentionMaps]: ...
+
+    @overload
+    def attention(self, inputs: Input, **wanted: Any) -> AttentionMaps: ...
+
+    def attention(
+        self,
+        inputs: Any,
+        *,
+        target: Score = None,
+        generate: int | None = None,
+        continuation: str | None = None,
+        **settings: Any,
+    ) -> Any:
+        """What every layer and head looked at while the model read one input: `av.attention(x)["encoder"].layer(3)`.
+
+        `inputs`, `generate` and `continuation` are those of `explain`; a list gives a list. Of a text that the model
+        wrote, `maps.step(t)` is what it looked at while it wrote token t. Weights are rebuilt from what was seen of
+        the forward pass, layer by layer when asked for; nothing is reloaded. `target` is only needed with tensors of a
+        model without logits. Raises UsageError, or ModelError where no attention is found.
+        """
+        chosen = self._settings(settings)
+        wanted = Wanted(target=target, generate=generate, continuation=continuation)
+        if isinstance(inputs, list):
+            _check_kinds(inputs)
+            return [look(self._subject.question(each, wanted, chosen)) for each in inputs]
+        return look(self._subject.question(inputs, wanted, chosen))
 
     def _settings(self, given: dict[str, Any]) -> Settings:
         """Settings of this call; a preset named here beats single settings named when the model was opened."""
@@ -205,7 +237,7 @@ class AttentionVisualizer:
     def _rows(self, question: Question, settings: Settings) -> Iterator[RelevanceMap]:
         """The maps of one question, with a bar in a terminal where there are many."""
         count = sum(len(item.aims) for item in question.items)
-        rows = batches.one(question, METHODS[settings.method], settings)
+        rows = batches.one(question, methods.method(settings), settings)
         bar = tqdm(rows, total=count, desc="explaining", unit="row", leave=False, disable=None if count > 1 else True)
         for each in bar:
             yield judged(each, settings.threshold)
@@ -224,7 +256,7 @@ class AttentionVisualizer:
                 posed.append(replace(question, passes=(), items=question.items))
                 yield question
 
-        maps = batches.explained(self._subject, questions(), METHODS[settings.method], settings)
+        maps = batches.explained(self._subject, questions(), methods.method(settings), settings)
         bar = tqdm(maps, total=len(inputs), desc="explaining", unit="input", leave=False, disable=None)
         return [
             regroup(_whole(posed[n], [judged(each, settings.threshold) for each in found]))

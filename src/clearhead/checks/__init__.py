@@ -1,5 +1,6 @@
 """Judging maps: nothing here knows how they were made."""
 
+from clearhead.checks.agreement import agreement
 from clearhead.checks.conservation import judged
 
-__all__ = ["judged"]
+__all__ = ["agreement", "judged"]

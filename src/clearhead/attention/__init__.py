@@ -1,0 +1,1 @@
+"""Attention: seen in any model, rolled out, flowed, weighed by gradients; GradCAM of hidden states."""

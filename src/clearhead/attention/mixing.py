@@ -1,0 +1,115 @@
+r"""A layer as a mixing of positions: $\hat A_i = (w e_i + (1 - w) F_i) / (w + (1 - w) \sum_j F_{ij})$.
+
+F is the table of a layer's attention, its heads fused; w is the share of the residual path. Rows of mixings add up
+to 1, and so do rows of their products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from clearhead.attention.capture import Layer, Row, Sight
+from clearhead.config import Settings
+from clearhead.errors import ModelError, UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixing:
+    """How heads are fused into one table, what of it is left out, and the share of the residual path."""
+
+    fusion: str = "mean"
+    residual: float = 0.5
+    discard: float = 0.0
+    heads: tuple[int, ...] | None = None
+    sinks: tuple[tuple[Row, int], ...] = ()
+
+    @classmethod
+    def of(cls, settings: Settings) -> Mixing:
+        """What the settings say."""
+        return cls(fusion=settings.fusion, residual=settings.residual, discard=settings.discard, heads=settings.heads)
+
+    def without(self, row: Row, position: int) -> Mixing:
+        """The same, but nobody looks at one position."""
+        return replace(self, sinks=(*self.sinks, (row, position)))
+
+    def tables(self, layer: Layer, wanted: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Rows [b] and their table [b, k], of all positions or of those wanted; keys beyond k have none."""
+        heads = chosen_heads(self.heads, layer)
+        for rows, weights in layer.site.blocks(wanted, heads):
+            yield rows, self._left(layer, self._fused(weights))
+
+    def _fused(self, weights: Tensor) -> Tensor:
+        if self.fusion == "max":
+            return weights.amax(0)
+        return weights.amin(0) if self.fusion == "min" else weights.mean(0)
+
+    def _left(self, layer: Layer, table: Tensor) -> Tensor:
+        """The table without the smallest weights of each row, and without the columns of sinks."""
+        if self.discard:
+            seen = (table > 0).sum(-1, keepdim=True)
+            smallest = (seen * self.discard).floor() + table.shape[-1] - seen
+            rank = table.argsort(-1).argsort(-1)
+            table = table.masked_fill(rank < smallest, 0)
+        for row, position in self.sinks:
+            if row == layer.key and position < table.shape[-1]:
+                table = table.index_fill(-1, torch.tensor([position], device=table.device), 0)
+        return table
+
+    def kept(self, layer: Layer) -> float:
+        """The share of the residual path; a learned query has none."""
+        return self.residual if layer.query.name else 0.0
+
+
+def chosen_heads(heads: tuple[int, ...] | None, layer: Layer) -> Tensor | None:
+    """The numbers of the heads that were chosen. Raises UsageError for one that the layer does not have."""
+    if heads is None:
+        return None
+    count = layer.site.heads
+    wrong = next((head for head in heads if not -count <= head < count), None)
+    if wrong is not None:
+        raise UsageError(
+            f"`heads` must be numbers of heads; {layer.site.place.module!r} has {count}, from 0 to {count - 1}, and "
+            f"{wrong} was given."
+        )
+    return torch.tensor([head % count for head in heads])
+
+
+def pulled(mixing: Mixing, layer: Layer, amounts: Tensor) -> tuple[Tensor, Tensor]:
+    """What the positions that ask keep of their amounts [Q], and what they hand to those they look at [K].
+
+    One row of a product of mixings is carried through a layer by this, without a table of the whole layer.
+    """
+    site, kept = layer.site, mixing.kept(layer)
+    stay, given = torch.zeros_like(amounts), amounts.new_zeros(site.keys)
+    for rows, table in mixing.tables(layer, amounts.nonzero().flatten()):
+        total = kept + (1 - kept) * table.sum(-1)
+        lone = total == 0  # a row that sees nothing keeps what it has
+        share = amounts[rows] / torch.where(lone, 1, total)
+        stay[rows] = torch.where(lone, amounts[rows], kept * share)
+        given[: table.shape[-1]] += (1 - kept) * (share @ table.to(share.dtype))
+    return stay, given
+
+
+def resampled(sight: Sight, row: Row, amounts: Tensor, length: int) -> Tensor:
+    """Amounts [T] of a sequence as those of the same sequence at another length, as where patches were merged.
+
+    An amount is given in equal parts to all that the position covers.
+    """
+    if len(amounts) == length:
+        return amounts
+    old, new = sight.covered(row, len(amounts)), sight.covered(row, length)
+    by_unit: dict[int | str, float] = {}
+    for covers, amount in zip(old, amounts.tolist(), strict=True):
+        for each in [covers] if isinstance(covers, str) else covers:
+            by_unit[each] = by_unit.get(each, 0.0) + amount / (1 if isinstance(covers, str) else len(covers))
+    moved = [sum(by_unit.get(each, 0.0) for each in ([c] if isinstance(c, str) else c)) for c in new]
+    if abs(sum(moved) - float(amounts.sum())) > 1e-5 * (1 + float(amounts.abs().sum())):
+        raise ModelError(
+            f"The layers of a sequence must have the same positions, or squares of them; found {len(amounts)} and "
+            f"{length}. Choose method='attention' for one layer, or method='lrp'."
+        )
+    return amounts.new_tensor(moved)
