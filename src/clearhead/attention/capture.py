@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from clearhead.attention.sites import Site
-from clearhead.attention.watch import Beside, Watch
+from clearhead.attention.watch import Beside, Watch, started
 from clearhead.errors import ClearheadError, ModelError
 from clearhead.question import Grid, Layout, Pass, Question
-from clearhead.units import Unit
 
-Gradients = Literal["late", "all"]
+Gradients = Literal["late", "each", "through"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,13 +127,12 @@ def seen(
     *,
     gradients: Gradients | None = None,
     put: Callable[[Site], None] = lambda _: None,
-    start: Callable[[Tensor], Tensor] | None = None,
 ) -> Sight:
     """Make the passes of a question about one item, and note every attention as it comes.
 
-    `put` is told of each. Without `gradients` none are recorded, with `"late"` from the last attention on, with
-    `"all"` from every attention on, each of which is cut off from the one before it. Raises ModelError if there is
-    no attention, or the model fails.
+    `put` is told of each. Without `gradients` none are recorded; with `"late"` from the last attention on; with
+    `"each"` from every attention on, which is cut off from the one before it; with `"through"` from the input on.
+    Raises ModelError if there is no attention, or the model fails.
     """
     sight = Sight(question)
     latest: dict[str, int] = {}
@@ -146,11 +144,21 @@ def seen(
             put(site)
 
         names = [span.ids for span in question.items[0].layouts[number].spans]
-        inputs = {name: part.tensors[name] for name in (*names, *part.explained) if name in part.tensors}
-        leaf = {None: None, "late": _last_of(question.model), "all": lambda _: True}[gradients]
-        grid = question.items[0].layouts[number].grid is not None
-        watch = Watch(question.model, found, inputs, grid=grid, leaf=leaf)
-        sight.outputs.append(called(question, part, watch))
+        inputs = [name for name in dict.fromkeys((*names, *part.explained)) if name in part.tensors]
+        through = gradients == "through"
+        tensors = {
+            **part.tensors,
+            **({name: started(part.tensors[name])[1] for name in part.explained} if through else {}),
+        }
+        watch = Watch(
+            question.model,
+            found,
+            {name: tensors[name] for name in inputs},
+            grid=question.items[0].layouts[number].grid is not None,
+            leaf={"late": _last_of(question.model), "each": lambda _: True}.get(gradients or ""),
+            lookups=through,
+        )
+        sight.outputs.append(called(question, tensors, watch, through=through))
         sight.beside += [(number, each) for each in watch.beside]
         for site in sites:
             sight.layers.append(_layer(site, number, latest))
@@ -167,21 +175,21 @@ def _layer(site: Site, part: int, latest: dict[str, int]) -> Layer:
     def own(origins: frozenset[str]) -> Row:
         return Row(part, max(origins, key=lambda name: latest[name]) if origins else "")
 
-    query, key = own(site.place.query), own(site.place.key)
-    if query == key and not site.windowed and site.queries != site.keys:
-        query = Row(part, "")  # a learned query, whose weights come from its keys alone
-    return Layer(site, query, key)
+    return Layer(site, own(site.place.query), own(site.place.key))
 
 
-def called(question: Question, part: Pass, watch: Watch) -> Any:
-    """The output of one pass under a watch, without gradients but those the watch asks for. Raises ModelError."""
+def called(question: Question, tensors: Mapping[str, Any], watch: Watch, *, through: bool) -> Any:
+    """The output of one pass under a watch, with gradients from its input on or where it asks for them.
+
+    Raises ModelError if the model fails.
+    """
     try:
-        with torch.inference_mode(False), torch.no_grad():
-            return watch.tape.under(question.model, **part.tensors)
+        with torch.inference_mode(False), torch.set_grad_enabled(through):
+            return watch.tape.under(question.model, **tensors)
     except (ClearheadError, torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:
-        shapes = {name: tuple(t.shape) if isinstance(t, Tensor) else t for name, t in part.tensors.items()}
+        shapes = {name: tuple(t.shape) if isinstance(t, Tensor) else t for name, t in tensors.items()}
         raise ModelError(f"The model failed on this input {shapes}: {type(error).__name__}: {error}") from error
 
 
@@ -208,14 +216,3 @@ def _last_of(model: nn.Module) -> Callable[[str], bool]:
         return True
 
     return last
-
-
-def alone(question: Question, n: int) -> Question:
-    """The same question about one aim."""
-    (item,) = question.items
-    return replace(question, items=(replace(item, aims=(item.aims[n],)),))
-
-
-def learned(index: int, name: str, stream: str) -> Unit:
-    """A learned vector as a unit of its own."""
-    return Unit(index=index, text=name, stream=stream, special=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,3 +91,34 @@ def named(call: Moved, source: Tensor | None, names: tuple[str | None, ...], res
     if moved is None or moved.shape != result.shape:
         return ()
     return tuple(names[int(at) - 1] if at else None for at in moved[0, :, 0].tolist())
+
+
+# ---- the axes of a table of weights --------------------------------------------------------------------------------
+
+
+def order(name: str, args: tuple[Any, ...], operands: Sequence[Tensor], table: Tensor) -> tuple[int, ...] | None:
+    """How to permute a table so that queries and keys stand last, from the product that it weighs values by.
+
+    Keys are summed over, queries are left. None where they stand so already, or where there is not one axis of each.
+    """
+    own = tuple(range(table.dim()))
+    if name == "einsum":
+        found = _in_equation(args[0], [operand is table for operand in operands].index(True), len(own))
+    else:  # values times weights: the axis before the last is summed over
+        found = (*own[:-2], own[-1], own[-2]) if operands[-2] is not table else own
+    return None if found in (own, ()) else found
+
+
+def _in_equation(equation: object, at: int, dims: int) -> tuple[int, ...]:
+    if not isinstance(equation, str):
+        return ()
+    left, arrow, right = equation.replace(" ", "").partition("->")
+    terms = left.split(",")
+    mine, others = terms[at], "".join(terms[:at] + terms[at + 1 :])
+    if not arrow:
+        right = "".join(sorted(letter for letter in set(left) - {",", "."} if left.count(letter) == 1))
+    mine = mine.replace("...", "0123456789"[: dims + 3 - len(mine)]) if "." in mine else mine
+    keys = [axis for axis, letter in enumerate(mine) if letter in others and letter not in right]
+    queries = [axis for axis, letter in enumerate(mine) if letter in right and letter not in others]
+    rest = [axis for axis in range(dims) if axis not in (*keys, *queries)]
+    return (*rest, *queries, *keys) if len(keys) == len(queries) == 1 else ()

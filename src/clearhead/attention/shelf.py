@@ -20,7 +20,7 @@ class Waiting:
         whole = tensor.detach().contiguous()
         self._shape, self._dtype, self._file = tuple(whole.shape), whole.dtype, file
         self._start, self._bytes = file.seek(0, 2), whole.numel() * whole.element_size()
-        file.write(memoryview(whole.reshape(-1).view(torch.uint8).numpy()))
+        file.write(whole.reshape(-1).view(torch.uint8).numpy().data)
 
     @property
     def value(self) -> Tensor:

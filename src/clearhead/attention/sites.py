@@ -141,7 +141,7 @@ class Fused(Site):
         mask = laid(self.mask.value)[0] if self.mask else None
         rows = torch.arange(query.shape[1], device=query.device) if wanted is None else wanted
         size = max(1, BLOCK // (query.shape[0] * key.shape[1] * 4))
-        for part in rows.split(size):
+        for part in torch.split(rows, size):
             weights = self._weights(query[:, part], key, _rows(mask, part), part if self.causal else None)
             yield part, weights if heads is None else weights[heads]
 
@@ -156,7 +156,7 @@ class Fused(Site):
         return torch.stack(found)
 
     def _weights(self, query: Tensor, key: Tensor, mask: Tensor | None, causal: Tensor | None) -> Tensor:
-        """softmax(scale q k^T + mask) of some rows [H, b, D] over the keys [G, K, D], each of which serves H/G heads."""
+        """softmax(scale q k^T + mask) of some rows [H, b, D] over the keys [G, K, D], each for H/G heads."""
         limit = key.shape[1] if causal is None else min(key.shape[1], int(causal.max()) + 1)
         kind = torch.float64 if query.dtype == torch.float64 else torch.float32
         groups, (heads, count, width) = key.shape[0], query.shape
@@ -164,11 +164,13 @@ class Fused(Site):
         asked = (query.to(kind) * scale).reshape(groups, -1, width)
         scores = (asked @ key[:, :limit].to(kind).transpose(1, 2)).reshape(heads, count, limit)
         if causal is not None:
-            later = torch.arange(limit, device=scores.device) > causal[:, None]
-            scores.masked_fill_(later, -math.inf)
-        if mask is not None:
-            mask = mask[..., :limit]
-            scores = scores.masked_fill_(~mask, -math.inf) if mask.dtype == torch.bool else scores.add_(mask.to(kind))
+            first = min(limit, int(causal.min()) + 1)  # before it, nothing is hidden from any of these rows
+            later = torch.arange(first, limit, device=scores.device) > causal[:, None]
+            scores[..., first:].masked_fill_(later, -math.inf)
+        if mask is None:
+            return torch.softmax(scores, -1)
+        mask = mask[..., :limit]
+        scores = scores.masked_fill_(~mask, -math.inf) if mask.dtype == torch.bool else scores.add_(mask.to(kind))
         return torch._safe_softmax(scores, -1)  # a row that may see nothing is 0, as in the fused kernels
 
 

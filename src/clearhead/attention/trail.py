@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
 
-from clearhead.tape import Function, Keeper, Kept, Operation, is_tensor, mapped, writes_in_place
+from clearhead.tape import Function, Keeper, Kept, Operation, is_tensor, mapped, picked, writes_in_place
+
+CHANCE = frozenset("bernoulli multinomial normal rand_like randn_like randint_like empty_like new_empty".split())
 
 
 @dataclass(slots=True, eq=False)
@@ -40,32 +44,56 @@ class Held:
     """What the tensors of a call turn into in a step, and how many bytes that keeps alive."""
 
     keeper: Keeper
-    steps: dict[int, Step]  # by the identity of a tensor
+    weights: Container[int]  # the storages of the model's parameters, which may be trained on: these are copied
+    steps: Mapping[int, Step]  # by the identity of a tensor
     size: int = 0
     seen: set[int] = field(default_factory=set)
 
     def hold(self, tensor: Tensor) -> Step | Kept:
         """The step that makes a tensor, or its kept value."""
         step = self.steps.get(id(tensor))
-        if id(tensor) not in self.seen:
-            self.seen.add(id(tensor))
-            self.size += step.held if step else tensor.numel() * tensor.element_size()
-        return step or self.keeper.keep(tensor)
+        at = id(step) if step else place(tensor)
+        if at not in self.seen:
+            self.seen.add(at)
+            self.size += step.held if step else tensor.untyped_storage().nbytes()
+        return step or self.keeper.keep(tensor.clone() if at in self.weights else tensor)
 
 
 def steps(
     keeper: Keeper,
-    known: dict[int, Step],
+    weights: Container[int],
+    known: Mapping[int, Step],
     operation: Operation,
     function: Function,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> Step:
     """The step of a call that is about to be made; `known` holds the steps of its tensors by their identity."""
-    held = Held(keeper, known)
+    held = Held(keeper, weights, known)
     kept = tuple(mapped(value, held.hold, where=is_tensor) for value in args)
     named = {name: mapped(value, held.hold, where=is_tensor) for name, value in kwargs.items()}
     return Step(function, kept, named, held.size, overwrites=writes_in_place(operation, args, kwargs))
+
+
+def place(tensor: Tensor) -> int:
+    """Where the memory of a tensor begins."""
+    return tensor.untyped_storage().data_ptr()
+
+
+def grows(operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> bool:
+    """Is the result larger than all it was made of, so that making it again saves memory?"""
+    if not isinstance(result, Tensor) or is_functorch_wrapped_tensor(result) or not repeats(operation, args, kwargs):
+        return False
+    tensors = list(picked((*args, *kwargs.values()), is_tensor))
+    held = {place(tensor): tensor.untyped_storage().nbytes() for tensor in tensors}
+    return bool(tensors) and sum(held.values()) < result.numel() * result.element_size()
+
+
+def repeats(operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Does a call give the same at each time?"""
+    if operation.name == "dropout":
+        return not kwargs.get("training", kwargs.get("train", args[2] if len(args) > 2 else True))
+    return operation.name not in CHANCE
 
 
 def _made(value: Any) -> Any:

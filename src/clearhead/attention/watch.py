@@ -41,7 +41,8 @@ class Mark:
     """What is known of a tensor: the inputs it comes from, how it can be made again, whether it holds weights.
 
     `index` says of each entry to which position of the sequence it belongs, from 1 on; 0 is padding. `version` tells
-    whether the tensor was overwritten since. `beside` names learned vectors along a sequence, by place.
+    whether the tensor was overwritten since. `beside` names learned vectors along a sequence, by place. `asks` are the
+    inputs that the queries of a table come from.
     """
 
     origins: frozenset[str] = NOTHING
@@ -50,6 +51,7 @@ class Mark:
     index: Tensor | None = None
     version: int = 0
     beside: tuple[str | None, ...] = ()
+    asks: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ class Watch:
 
     `inputs` are the tensors whose influence is followed, by name; `grid` says that positions are parts of an image,
     which models cut into windows. Where `leaf` says so of a module's path, what its attention gives out becomes a leaf,
-    and only from there on gradients are recorded.
+    and only from there on gradients are recorded. With `lookups`, what embeddings give out are leaves.
     """
 
     def __init__(
@@ -76,11 +78,14 @@ class Watch:
         *,
         grid: bool = False,
         leaf: Callable[[str], bool] | None = None,
+        lookups: bool = False,
     ) -> None:
         self.tape = Tape(self.interpret, model)
         self.beside: list[Beside] = []
         self._found, self._leaf, self._grid = found, leaf, grid
+        self._lookups = lookups
         self._keeper = Keeper()
+        self._open: set[Function] = set()  # functions that are being taken apart
         self._marks: Any = WeakTensorKeyDictionary()
         self._names = {tensor.untyped_storage().data_ptr(): name for name, tensor in model.named_parameters()}
         for name, tensor in inputs.items():
@@ -95,16 +100,24 @@ class Watch:
             kwargs = dict(zip(kwargs, constants_detached(tuple(kwargs.values()))[0], strict=True))
         tensors = list(picked((*args, *kwargs.values()), is_tensor))
         marks = {id(tensor): mark for tensor in tensors if (mark := self._marks.get(tensor)) is not None}
-        if operation.composite is not None and operation.name not in AS_ONE and marks:
-            return self.tape.under(operation.composite, *args, **kwargs)
+        if operation.composite is not None and operation.name not in AS_ONE and marks and function not in self._open:
+            return self._apart(operation.composite, function, args, kwargs)
         if operation.name == FUSED:
             result = self._fused(function, args, kwargs, marks)
         elif operation.name in PRODUCTS and any(mark.weights for mark in marks.values()):
-            result = self._weighed(function, args, kwargs, marks)
+            result = self._weighed(operation, function, args, kwargs, marks)
         else:
             return self._made(operation, function, args, kwargs, marks)
         self._mark(result, Mark(_union(marks.values()), version=result._version))
         return result
+
+    def _apart(self, composite: Function, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A function written in Python, call by call; one that hands itself back on the way is made as it is."""
+        self._open.add(function)
+        try:
+            return self.tape.under(composite, *args, **kwargs)
+        finally:
+            self._open.discard(function)
 
     def _made(
         self,
@@ -120,9 +133,14 @@ class Watch:
         if overwrites:
             self._keeper.spare(args[0])
         result = function(*args, **kwargs)
+        if self._lookups and operation.name == "embedding" and result.is_floating_point():
+            _, result = started(result)
         known = args[0] if result is None and overwrites else result
+        if step is None and not overwrites and trail.grows(operation, args, kwargs, result):
+            step = trail.steps(self._keeper, self._names, {}, operation, function, args, kwargs)
         if marks or step is not None:
-            whole = Mark(_union(marks.values()), step, self._carries(operation, args, marks))
+            weights, asks = self._carries(operation, args, marks), _asking(operation, args, kwargs, marks)
+            whole = Mark(_union(marks.values()), step, weights, asks=asks)
             for item, tensor in enumerate(_results(known)):
                 mark = whole if isinstance(known, Tensor) else _of(whole, item)
                 self._note(operation, function, args, kwargs, tensor, mark, item)
@@ -149,7 +167,7 @@ class Watch:
             before = self._marks[source] if source is not None else Mark()
             index = places.followed(call, source, before.index, tensor)
             beside = self._joined(call, tensor, mark.origins) or places.named(call, source, before.beside, tensor)
-        self._mark(tensor, Mark(mark.origins, step, mark.weights, index, tensor._version, beside))
+        self._mark(tensor, Mark(mark.origins, step, mark.weights, index, tensor._version, beside, mark.asks))
 
     def _mark(self, tensor: Tensor, mark: Mark) -> None:
         self._marks[tensor] = mark
@@ -162,23 +180,23 @@ class Watch:
         kwargs: dict[str, Any],
         marks: Mapping[int, Mark],
     ) -> trail.Step | None:
-        """How the result can be made again, if that begins with a product."""
+        """How the result can be made again, if that begins with a product or goes on from a known one."""
         known = {}
         for tensor in picked((*args, *kwargs.values()), is_tensor):
             mark = marks.get(id(tensor))
             if mark is not None and mark.step is not None and mark.version == tensor._version:
                 known[id(tensor)] = mark.step
-        if not known and operation.name not in PRODUCTS:
+        if (not known and operation.name not in PRODUCTS) or not trail.repeats(operation, args, kwargs):
             return None
-        return trail.steps(self._keeper, known, operation, function, args, kwargs)
+        return trail.steps(self._keeper, self._names, known, operation, function, args, kwargs)
 
     def _carries(self, operation: Operation, args: tuple[Any, ...], marks: Mapping[int, Mark]) -> bool:
         """Does the result hold weights: a softmax, or one that is carried on?"""
         if operation.name in SOFTMAX:
             return True
-        first = next(picked(args, is_tensor), None)
-        mark = marks.get(id(first))
-        return operation.name in CARRIES and mark is not None and mark.weights
+        tensors = list(picked(args, is_tensor))
+        looked = tensors if operation.name == "where" else tensors[:1]
+        return operation.name in CARRIES and any(marks.get(id(each), Mark()).weights for each in looked)
 
     def _joined(self, call: places.Moved, result: Tensor, origins: frozenset[str]) -> tuple[str | None, ...]:
         """Names along a sequence [1, positions, width] beside which learned vectors are put; empty where none are."""
@@ -187,7 +205,7 @@ class Watch:
         names = list[str | None]()
         for part in picked(call.args, is_tensor):
             mark = self._marks.get(part)
-            if mark is None:
+            if mark is None or not mark.origins:
                 short = self._names.get(part.untyped_storage().data_ptr(), "learned").rpartition(".")[2]
                 names += [short] if part.shape[1] == 1 else [f"{short} {n + 1}" for n in range(part.shape[1])]
             else:
@@ -217,33 +235,39 @@ class Watch:
         given.update(dropout_p=0.0)
         last = self._switch(site.place.module)
         result: Tensor = function(**given)
-        if last:
-            result = result.detach().requires_grad_()
         site.output = result
+        if last:
+            site.output, result = started(result)
         self._found(site)
         return result
 
     def _weighed(
-        self, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any], marks: Mapping[int, Mark]
+        self,
+        operation: Operation,
+        function: Function,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        marks: Mapping[int, Mark],
     ) -> Tensor:
         """A product of weights that the model computed itself."""
         operands = list(picked((*args, *kwargs.values()), is_tensor))
         table = next(t for t in operands if id(t) in marks and marks[id(t)].weights)
         value = next((t for t in reversed(operands) if t is not table), table)
-        mark = marks[id(table)]
-        step = mark.step if mark.version == table._version else None
+        order = places.order(operation.name, args, operands, table)
+        turned = table if order is None else table.permute(order)
         site = Written(
-            place=self._place(marks, table, value),
-            weights=step or self._keeper.keep(table),
-            table=tuple(table.shape),
+            place=self._place(marks, table, value, order),
+            weights=_again(marks[id(table)], table, order) or self._keeper.keep(turned),
+            table=tuple(turned.shape),
             held_value=self._keeper.keep(value),
         )
         if self._switch(site.place.module):
-            leaf = table.detach().requires_grad_()
-            args = tuple(_replaced(each, table, leaf) for each in args)
-            kwargs = {name: _replaced(each, table, leaf) for name, each in kwargs.items()}
-            table = leaf
-        site.output = table
+            turned = turned.detach().requires_grad_()
+        used = turned if order is None else turned.permute([order.index(axis) for axis in range(len(order))])
+        if used is not table:
+            args = tuple(_replaced(each, table, used) for each in args)
+            kwargs = {name: _replaced(each, table, used) for name, each in kwargs.items()}
+        site.output = turned
         result: Tensor = function(*args, **kwargs)
         self._found(site)
         return result
@@ -256,15 +280,26 @@ class Watch:
         torch.set_grad_enabled(last)
         return last
 
-    def _place(self, marks: Mapping[int, Mark], query: Tensor, value: Tensor) -> places.Place:
+    def _place(
+        self, marks: Mapping[int, Mark], query: Tensor, value: Tensor, order: tuple[int, ...] | None = None
+    ) -> places.Place:
+        """`query` is the operand of a fused call, or a table whose axes are to be put in `order`."""
         of_query, of_value = (marks.get(id(tensor), Mark()) for tensor in (query, value))
+        asking = of_query.index if order is None or of_query.index is None else of_query.index.permute(order)
         return places.Place(
             module=self.tape.module(),
-            query=of_query.origins,
+            query=of_query.origins if of_query.asks is None or not of_query.weights else of_query.asks,
             key=of_value.origins,
-            query_index=None if of_query.index is None else of_query.index[..., 0],
+            query_index=None if asking is None else asking[..., 0],
             key_index=None if of_value.index is None else of_value.index[..., 0],
         )
+
+
+def started(value: Tensor) -> tuple[Tensor, Tensor]:
+    """A leaf of the same value, and a copy of it for the model to compute with."""
+    with torch.enable_grad():
+        leaf = value.detach().clone().requires_grad_()
+        return leaf, leaf.clone()
 
 
 def _union(marks: Iterable[Mark]) -> frozenset[str]:
@@ -272,6 +307,23 @@ def _union(marks: Iterable[Mark]) -> frozenset[str]:
     for mark in marks:
         found |= mark.origins
     return found
+
+
+def _asking(
+    operation: Operation, args: tuple[Any, ...], kwargs: Mapping[str, Any], marks: Mapping[int, Mark]
+) -> frozenset[str] | None:
+    """The inputs that rows of a table come from: those of a product's first factor, or as known before."""
+    operands = list(picked((*args, *kwargs.values()), is_tensor))
+    if operation.name in PRODUCTS and len(operands) > 1:
+        return marks.get(id(operands[-2]), Mark()).origins
+    return next((mark.asks for t in operands if (mark := marks.get(id(t))) and mark.asks is not None), None)
+
+
+def _again(mark: Mark, table: Tensor, order: tuple[int, ...] | None) -> trail.Step | None:
+    """How a table is made again, its axes in order; None if that is not known."""
+    if mark.step is None or mark.version != table._version:
+        return None
+    return mark.step if order is None else trail.Step(Tensor.permute, (mark.step, order), {}, mark.step.held)
 
 
 def _of(mark: Mark, item: int) -> Mark:
