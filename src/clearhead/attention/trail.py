@@ -12,6 +12,7 @@ from torch._C._functorch import is_functorch_wrapped_tensor
 from clearhead.tape import Function, Keeper, Kept, Operation, is_tensor, mapped, picked, writes_in_place
 
 CHANCE = frozenset("bernoulli multinomial normal rand_like randn_like randint_like empty_like new_empty".split())
+GROWTH = 3  # from here on a result is worth making again, though no product made it: a float mask of a boolean one is
 
 
 @dataclass(slots=True, eq=False)
@@ -81,12 +82,12 @@ def place(tensor: Tensor) -> int:
 
 
 def grows(operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> bool:
-    """Is the result larger than all it was made of, so that making it again saves memory?"""
+    """Is the result so much larger than all it was made of that making it again saves memory?"""
     if not isinstance(result, Tensor) or is_functorch_wrapped_tensor(result) or not repeats(operation, args, kwargs):
         return False
     tensors = list(picked((*args, *kwargs.values()), is_tensor))
     held = {place(tensor): tensor.untyped_storage().nbytes() for tensor in tensors}
-    return bool(tensors) and sum(held.values()) < result.numel() * result.element_size()
+    return bool(tensors) and GROWTH * sum(held.values()) <= result.numel() * result.element_size()
 
 
 def repeats(operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
