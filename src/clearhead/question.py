@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -123,6 +124,12 @@ class Question:
         finally:
             for module in training:
                 module.training = True
+
+
+def uncached(model: nn.Module, tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """What a model is called with: its tensors, and the wish to keep no keys and values, if it takes wishes."""
+    wishes = "use_cache" in inspect.signature(model.forward).parameters and "use_cache" not in tensors
+    return {**tensors, "use_cache": False} if wishes else dict(tensors)
 
 
 def batched(value: Any, batch: int) -> bool:

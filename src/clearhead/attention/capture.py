@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from clearhead.attention.sites import Site
 from clearhead.attention.watch import Beside, Watch, started
 from clearhead.errors import ClearheadError, ModelError
-from clearhead.question import Grid, Layout, Pass, Question
+from clearhead.question import Grid, Layout, Pass, Question, uncached
 
 Gradients = Literal["late", "each", "through"]
 
@@ -185,7 +185,7 @@ def called(question: Question, tensors: Mapping[str, Any], watch: Watch, *, thro
     """
     try:
         with torch.inference_mode(False), torch.set_grad_enabled(through):
-            return watch.tape.under(question.model, **tensors)
+            return watch.tape.under(question.model, **uncached(question.model, tensors))
     except (ClearheadError, torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:

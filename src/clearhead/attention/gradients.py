@@ -41,10 +41,8 @@ def gradient_attention(question: Question, settings: Settings) -> Iterator[tuple
 
 def _slopes(looked: Looked) -> Mapping[Layer, Tensor]:
     """The gradient of the target with respect to what each attention gives out. Raises ModelError if there is none."""
-    layers = [
-        layer for layer in looked.sight.layers if layer.site.output is not None and layer.site.output.requires_grad
-    ]
-    outputs = [layer.site.output for layer in layers if layer.site.output is not None]
+    known = [(layer, output) for layer in looked.sight.layers if (output := layer.site.output) is not None]
+    layers, outputs = [layer for layer, _ in known], [output for _, output in known]
     if not outputs or not looked.value.requires_grad:
         raise ModelError(
             "The target must depend on an attention by differentiable operations; no gradient reaches one. Is the "
@@ -170,8 +168,8 @@ def _rows(
             continue
         for row, reached in [pair for pair in found.items() if pair[0][0] == asks]:
             found[row] = reached + table @ reached
-    reached = {other: begin.to(each.dtype) @ each for (row, other), each in found.items() if row == top}
-    return {**reached, top: reached[top] - begin}
+    rows = {other: begin.to(each.dtype) @ each for (row, other), each in found.items() if row == top}
+    return {**rows, top: rows[top] - begin}
 
 
 def _table(layer: Layer, slope: Tensor | None, whole: Tensor, heads: tuple[int, ...] | None) -> Tensor:

@@ -15,6 +15,7 @@ from clearhead.attention.mixing import Mixing
 from clearhead.attention.rollout import matrix
 from clearhead.attention.shelf import Shelf
 from clearhead.attentions import AttentionMaps, Block, LayerMap, StreamMaps
+from clearhead.errors import ModelError
 from clearhead.question import Question
 from clearhead.units import Unit
 
@@ -111,7 +112,11 @@ def _labelled(sight: Sight, row: Row, length: int) -> tuple[torch.Tensor, tuple[
     """The positions of a sequence that are no padding, and their units; merged patches are one unit."""
     units = sight.question.items[0].units
     places, found = [], []
-    for position, covers in enumerate(sight.covered(row, length)):
+    try:
+        covered = sight.covered(row, length)
+    except ModelError:  # frames of a sound, pooled tokens: nothing that was given, but counted all the same
+        covered = [f"position {n}" for n in range(length)]
+    for position, covers in enumerate(covered):
         if isinstance(covers, str):
             found.append(Unit(index=-1, text=covers, stream=sight.stream(row) if row.name else POOLING, special=True))
         elif covers:

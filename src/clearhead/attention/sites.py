@@ -16,7 +16,7 @@ from torch import Tensor
 from clearhead.attention.places import Place
 from clearhead.attention.trail import Step
 
-BLOCK = 2**24  # bytes of weights that are made at a time, where rows can be made one by one
+BLOCK = 2**23  # bytes of weights that are made at a time, where rows can be made one by one
 
 Block = tuple[Tensor, Tensor]  # rows [b], their weights [H, b, k]: keys beyond the last column have none
 

@@ -235,7 +235,7 @@ class Watch:
         given.update(dropout_p=0.0)
         last = self._switch(site.place.module)
         result: Tensor = function(**given)
-        site.output = result
+        site.output = result if result.requires_grad else None
         if last:
             site.output, result = started(result)
         self._found(site)
@@ -267,7 +267,7 @@ class Watch:
         if used is not table:
             args = tuple(_replaced(each, table, used) for each in args)
             kwargs = {name: _replaced(each, table, used) for name, each in kwargs.items()}
-        site.output = turned
+        site.output = turned if turned.requires_grad else None
         result: Tensor = function(*args, **kwargs)
         self._found(site)
         return result
