@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from clearhead.render import fragment, save
 from render.drawn_examples import GENERATIONS, PICTURES, captioned, continuation, digit, patches, pixels, translation
 from render.examples import ALL, leaking, pair, review
+from render.unclaimed_examples import MAPS, ROWS, cam, features, heat, looked, rollout
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs the extra `test`: pip install 'clearhead[test]'")
 
@@ -23,7 +25,7 @@ ARGUMENTS = (
 SCHEMES = ["light", "dark"]
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 
-DRAWN = {**PICTURES, **GENERATIONS}
+DRAWN = {**PICTURES, **GENERATIONS, **MAPS, **ROWS}
 EVERYTHING = {**ALL, **DRAWN}
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: sudo apt-get install chromium")
@@ -220,6 +222,54 @@ def test_the_strongest_part_is_blue_on_the_screen(opened, make, scheme):
     tab = opened([make()], scheme=scheme)
     red, _, blue = pixel(tab.locator("figure.heat svg"), 0.645, 0.625)
     assert blue > red + 60
+
+
+# ---- shares and scores ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_heat_map_has_no_edges_on_the_screen(opened, scheme):
+    tab = opened([features()], scheme=scheme)
+    whole = tab.locator("figure.heat svg")
+    tab.evaluate("document.querySelectorAll('.under, .rank').forEach(each => each.remove())")
+    channel = 0 if scheme == "light" else 2  # blue takes red from white, and brings blue to black
+    line = [pixel(whole, share / 200, 0.5)[channel] for share in range(10, 190, 2)]  # across the middle of the largest
+    assert max(line) - min(line) > 40
+    assert max(abs(b - a) for a, b in pairwise(line)) < 0.15 * (max(line) - min(line))
+    assert 0.45 < (10 + 2 * _extreme(line, scheme)) / 200 < 0.55
+
+
+def _extreme(line, scheme):
+    """Where the channel is farthest from the ground."""
+    return line.index(min(line) if scheme == "light" else max(line))
+
+
+def test_the_parts_of_a_heat_map_can_be_pointed_at(opened):
+    tab = opened([heat()])
+    part = tab.locator(".cell.bare").nth(8 * 14 + 9)
+    part.hover()
+    assert part.evaluate("e => getComputedStyle(e).strokeWidth") == "2px"
+    assert part.locator("title").text_content() == "row 9, column 10: 2.790"
+
+
+@pytest.mark.parametrize("viewport", [PHONE, DESK], ids=["phone", "desk"])
+def test_the_figures_of_a_cross_check_stand_on_their_scales(opened, viewport):
+    tab = opened([rollout()], viewport=viewport)
+    for gauge, share in zip(tab.query_selector_all(".gauge"), (0.855, 0.6), strict=True):
+        whole, point = gauge.bounding_box(), gauge.query_selector(".point").bounding_box()
+        assert (point["x"] - whole["x"]) / whole["width"] == pytest.approx(share, abs=0.01)
+    chance = tab.locator(".by-chance").first.bounding_box()
+    whole = tab.locator(".gauge").first.bounding_box()
+    assert chance["width"] / whole["width"] == pytest.approx(0.43, abs=0.01)
+
+
+def test_the_verdict_of_a_cross_check_is_heard(opened):
+    told = opened([cam()]).locator(".check").aria_snapshot()
+    assert 'group "Cross-check"' in told
+    assert "Agrees with lrp no better than chance" in told
+    assert "−0.12" in told
+    assert "agrees in 3" not in told
+    assert "Agrees in 3 of 5 rows" in opened([looked()]).locator(".check").aria_snapshot()
 
 
 # ---- generations ---------------------------------------------------------------------------------------------------

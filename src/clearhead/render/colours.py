@@ -19,7 +19,10 @@ COVER = 0.88  # of the picture that the strongest relevance hides
 
 @dataclass(frozen=True, kw_only=True)
 class Palette:
-    """The colours of one ground: `plus` and `minus` end the scale, the strong ones are for bars and lines."""
+    """The colours of one ground: `plus` and `minus` end the scale, the strong ones are for bars and lines.
+
+    `agree`, `weak` and `chance` say how far two methods agree.
+    """
 
     ground: str
     ink: str
@@ -29,6 +32,9 @@ class Palette:
     strong_plus: str
     strong_minus: str
     neutral: str
+    agree: str
+    weak: str
+    chance: str
 
 
 LIGHT = Palette(
@@ -40,6 +46,9 @@ LIGHT = Palette(
     strong_plus="#2f6fc4",
     strong_minus="#c8650f",
     neutral="#8a8f98",
+    agree="#1f7a52",
+    weak="#7d6a1c",
+    chance="#75578c",
 )
 DARK = Palette(
     ground="#14161a",
@@ -50,6 +59,9 @@ DARK = Palette(
     strong_plus="#6ba6f2",
     strong_minus="#ec9a4a",
     neutral="#7d828b",
+    agree="#74c69d",
+    weak="#cdbb6b",
+    chance="#bfa3d6",
 )
 
 
@@ -69,6 +81,12 @@ def strong(amount: float, *, dark: bool = False) -> str:
     """The colour of a bar or line for a signed amount."""
     chosen = palette(dark=dark)
     return chosen.strong_plus if amount >= 0 else chosen.strong_minus
+
+
+def calm(state: str, *, dark: bool = False) -> str:
+    """The colour of agreement: `agree`, `weak` or `chance`; anything else is quiet. None of them is a sign's."""
+    chosen = palette(dark=dark)
+    return {"agree": chosen.agree, "weak": chosen.weak, "chance": chosen.chance}.get(state, chosen.quiet)
 
 
 def ink(background: str) -> str:

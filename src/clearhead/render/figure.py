@@ -1,5 +1,7 @@
 """A map as a matplotlib figure: its picture, a bar per unit, and the books as a waterfall; a generation as a matrix.
 
+Where there are no books, a line says what the numbers are, and another how far a second method agrees.
+
 Only `matplotlib.figure` is used, never `pyplot`: no window, no global state.
 """
 
@@ -7,6 +9,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from matplotlib import rc_context
@@ -15,9 +18,9 @@ from matplotlib.figure import Figure
 from clearhead.render import colours
 from clearhead.render.books import Books, Step
 from clearhead.render.drawings import drawing as drawing_of
-from clearhead.render.figure_parts import BAR, LOOK, THIN, bar, prepare, row, title, typeset, writing
+from clearhead.render.figure_parts import BAR, LOOK, THIN, bar, prepare, row, title, typeset, write, writing
 from clearhead.render.scene import Scene, Stream
-from clearhead.render.texts import shortened
+from clearhead.render.texts import Amount, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,6 +32,8 @@ PARTS = 12  # the same, of a picture
 PICTURE, SMALLER = 3.2, 2.7  # inches: the height of a picture that stands alone, or beside another stream
 LABEL = 28  # characters of a name
 TITLE = 44  # characters of the target above the figure
+ACROSS = 105  # characters of a line of words
+LINE = 0.8  # rows that it is high
 MARGIN = 0.12  # inches
 WIDTH, ROW, REST = 8.0, 0.24, 1.7  # inches: the figure's width, a row's height, titles and margins
 DOTS = 200  # per inch, in a PNG
@@ -48,7 +53,7 @@ def figure(found: Item) -> tuple[Figure, list[Axes]]:
     streams = [stream for stream in drawing.streams if stream.tokens]
     pictured = [stream for stream in streams if stream.parts]
     rows = max((len(_rows(stream)) for stream in streams), default=1)
-    lines = 1 + sum(1 + len(step.parts) for step in drawing.books.steps)
+    lines = _lines(drawing)
     tall = (PICTURE if len(streams) == 1 else SMALLER) if pictured else 0.0
     made = Figure(figsize=(WIDTH, REST + ROW * (rows + lines) + tall), facecolor=LOOK.ground)
     made.set_layout_engine("constrained", w_pad=MARGIN, h_pad=MARGIN)
@@ -67,8 +72,24 @@ def figure(found: Item) -> tuple[Figure, list[Axes]]:
         axes.append(made.add_subplot(grid[-2, n * across : end]))
         _chart(axes[-1], drawing, stream, rows, named=len(streams) > 1)
     axes.append(made.add_subplot(grid[-1, :]))
-    _books(axes[-1], drawing)
+    if drawing.books:
+        _books(axes[-1], drawing, drawing.books)
+    else:
+        write(axes[-1], _said(drawing))
     return made, axes
+
+
+def _lines(drawing: Scene) -> float:
+    """How many rows the last part is high."""
+    if drawing.books is None:
+        return LINE * len(_said(drawing))
+    return 1 + sum(1 + len(step.parts) for step in drawing.books.steps)
+
+
+def _said(drawing: Scene) -> list[str]:
+    """What the numbers are and how far a second method agrees, in lines that fit."""
+    said = [drawing.verdict.sentence, *([drawing.check.line] if drawing.check else [])]
+    return [line for each in said for line in wrap(each, ACROSS)]
 
 
 def image(found: Item, kind: str) -> bytes:
@@ -79,8 +100,20 @@ def image(found: Item, kind: str) -> bytes:
     with rc_context({"svg.hashsalt": SALT, "svg.fonttype": "none"}), warnings.catch_warnings():
         # A letter that no installed font has is drawn as a box, and is no reason to speak up.
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
+        _settle(made)
         made.savefig(data, format=kind, dpi=DOTS, metadata=metadata)
     return data.getvalue()
+
+
+def _settle(made: Figure) -> None:
+    """Let the layout find its places once, and round them: its solver's last digits differ from run to run."""
+    if made.get_layout_engine() is None:
+        return
+    made.draw_without_rendering()
+    made.set_layout_engine("none")
+    for axes in made.axes:
+        left, bottom, width, height = (round(each, 6) for each in axes.get_position(original=True).bounds)
+        axes.set_position((left, bottom, width, height))
 
 
 # ---- units ---------------------------------------------------------------------------------------------------------
@@ -105,18 +138,19 @@ def _chart(axes: Axes, drawing: Scene, stream: Stream, rows: int, *, named: bool
         bar(axes, place, 0.0, token.amount.value, colour)
         row(axes, place, shortened(token.name, LABEL), token.amount, LOOK.quiet if token.special else LOOK.ink)
     if others:
-        total = drawing.digits.sum(token.amount for token in others)
-        row(axes, len(shown), f"{len(others):,} others", total, LOOK.quiet)
-    heading = f"{stream.name} {typeset(stream.total.shown)}" if named else f"{drawing.method} · {drawing.model}"
+        words, number = drawing.rest(others)
+        row(axes, len(shown), words.removesuffix(", together"), Amount(0.0, number), LOOK.quiet)
+    total = f" {typeset(stream.total.shown)}" if stream.total else ""
+    heading = f"{stream.name}{total}" if named else f"{drawing.method} · {drawing.model}"
     title(axes, shortened(heading, 40 if named else 80))
 
 
 # ---- books ---------------------------------------------------------------------------------------------------------
 
 
-def _books(axes: Axes, drawing: Scene) -> None:
+def _books(axes: Axes, drawing: Scene, books: Books) -> None:
     """The books from the first line to the value, each bar beginning where the one before it ended."""
-    books, verdict = drawing.books, drawing.verdict
+    verdict = drawing.verdict
     lines = [line for step in books.steps for line in (step, *step.parts)]
     prepare(axes, books.axis.low, books.axis.high, len(lines) + 1)
     for place, step in enumerate(lines):

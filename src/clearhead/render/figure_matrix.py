@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from matplotlib.cm import ScalarMappable
@@ -24,6 +25,8 @@ LABEL = 16  # characters of a name
 SUM = 0.85  # inches of a column of sums
 TITLE = 60  # characters of what was produced
 TOP, BOTTOM, SIDE = 0.9, 1.0, 1.5  # inches round the matrix, without the names above it
+LINE = 0.2  # inches of a line of words
+ACROSS = 100  # characters of it
 LETTER = 0.075  # inches of a letter of these
 HAIR = "#dcdde1"
 
@@ -32,16 +35,18 @@ def figure(drawing: Generation) -> tuple[Figure, list[Axes]]:
     """A figure with the axes of the matrix, of the sums and of the colour scale."""
     rows, columns = len(drawing.lines), max(1, len(drawing.columns))
     wide, tall = min(WIDEST, SQUARE * columns), min(TALLEST, SQUARE * rows)
-    sums = SUM * (len(drawing.groups) + (2 if drawing.leftover else 1))
+    sums = SUM * len(_names(drawing))
     names = LETTER * max((min(LABEL, len(column.label)) for column in drawing.columns), default=1)
-    size = (max(7.0, SIDE + wide + sums), TOP + names + tall + BOTTOM)
+    top = TOP + LINE * (len(_said(drawing)) - 1)
+    size = (max(7.0, SIDE + wide + sums), top + names + tall + BOTTOM)
     made = Figure(figsize=size, facecolor=LOOK.ground)
     made.suptitle(shortened(drawing.heading, TITLE), x=0.02, y=1 - 0.12 / size[1], va="top", ha="left", **_head())
     made.text(
         0.02,
         1 - 0.46 / size[1],
-        f"{drawing.verdict.words} · largest conservation error {typeset(drawing.verdict.conservation_error)}",
+        "\n".join(_said(drawing)),
         va="top",
+        linespacing=1.5,
         **writing(size=9, colour=LOOK.quiet),
     )
     bottom = BOTTOM / size[1]
@@ -50,8 +55,28 @@ def figure(drawing: Generation) -> tuple[Figure, list[Axes]]:
     scale = made.add_axes((SIDE / size[0], 0.5 / size[1], 1.8 / size[0], 0.1 / size[1]))
     _matrix(matrix, drawing)
     _sums(beside, drawing)
-    _scale(made, scale)
+    _scale(made, scale, positive=drawing.positive)
     return made, [matrix, beside, scale]
+
+
+def _said(drawing: Generation) -> list[str]:
+    """What the numbers are, and in how many rows a second method agrees."""
+    if drawing.verdict.claimed:
+        error = typeset(drawing.verdict.conservation_error)
+        said = [f"{drawing.verdict.words} · largest conservation error {error}"]
+    else:
+        said = [drawing.verdict.sentence]
+    if drawing.checks:
+        said.append(f"Cross-check with {drawing.checks.against}: {drawing.checks.words}")
+    return [line for each in said for line in wrap(each, ACROSS)]
+
+
+def _names(drawing: Generation) -> list[str]:
+    """The headings of the sums: the streams, the rest if there is one, what they add up to, and the score."""
+    names = [f"+ {name}" if n else name for n, name in enumerate(drawing.sums)]
+    if drawing.measure == "relevance":
+        return [*names, *(["+ rest"] if drawing.leftover else []), "= score"]
+    return [*names, *(["= all"] if drawing.sums else []), "score"]
 
 
 def _head() -> dict[str, object]:
@@ -92,15 +117,16 @@ def _groups(axes: Axes, drawing: Generation) -> None:
 
 def _sums(axes: Axes, drawing: Generation) -> None:
     """The sums of the streams, the rest if there is one, and the value, right-aligned."""
-    names = [*(group.name for group in drawing.groups), *(["rest"] if drawing.leftover else []), "= score"]
+    names = _names(drawing)
     axes.set_xlim(0, len(names))
     axes.set_ylim(len(drawing.lines), 0)
     axes.patch.set_alpha(0)
     for n, name in enumerate(names):
-        words = name if n == 0 or name == "= score" else f"+ {name}"
-        axes.text(n + 0.95, -0.15, shortened(words, 12), ha="right", va="bottom", **writing(size=8, colour=LOOK.quiet))
+        look = writing(size=8, colour=LOOK.quiet)
+        axes.text(n + 0.95, -0.15, shortened(name, 12), ha="right", va="bottom", **look)
     for n, line in enumerate(drawing.lines):
-        amounts = [*line.sums, *([line.rest] if drawing.leftover else []), line.value]
+        whole = [line.whole] if line.whole and drawing.measure == "shares" else []
+        amounts = [*line.sums, *([line.rest] if drawing.leftover else []), *whole, line.value]
         for m, amount in enumerate(amounts):
             last = m == len(amounts) - 1
             look = writing(size=8, weight="bold" if last else "normal", colour=LOOK.ink)
@@ -108,12 +134,13 @@ def _sums(axes: Axes, drawing: Generation) -> None:
     _bare(axes)
 
 
-def _scale(made: Figure, axes: Axes) -> None:
+def _scale(made: Figure, axes: Axes, *, positive: bool) -> None:
     """The colours, from the row's largest against to the row's largest for."""
-    bar = made.colorbar(ScalarMappable(Normalize(-1, 1), colour_map()), cax=axes, orientation="horizontal")
+    colours_ = ScalarMappable(Normalize(0 if positive else -1, 1), colour_map(positive=positive))
+    bar = made.colorbar(colours_, cax=axes, orientation="horizontal")
     bar.outline.set_visible(False)
     bar.set_ticks([])
-    title(axes, "against · for, each row on its own scale")
+    title(axes, f"{'none · largest' if positive else 'against · for'}, each row on its own scale")
 
 
 def _bare(axes: Axes) -> None:

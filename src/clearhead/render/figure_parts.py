@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib import font_manager
 from matplotlib.colors import ListedColormap
+from matplotlib.transforms import blended_transform_factory
 
 from clearhead.render import colours
 from clearhead.render.texts import Amount
@@ -62,6 +63,14 @@ def title(axes: Axes, text: str) -> None:
     axes.set_title(text, loc="left", **writing(size=9, colour=LOOK.quiet))
 
 
+def write(axes: Axes, lines: Sequence[str]) -> None:
+    """Lines of words and nothing else, from the left of the figure."""
+    axes.set_axis_off()
+    place = blended_transform_factory(axes.figure.transFigure, axes.transAxes)
+    words = axes.text(0.02, 1, "\n".join(lines), va="top", transform=place, linespacing=1.5, **writing(size=9))
+    words.set_in_layout(False)
+
+
 def writing(*, size: float, weight: str = "normal", colour: str = LOOK.ink) -> dict[str, Any]:
     """How a text is set, whatever the user's own defaults are."""
     return {
@@ -84,7 +93,7 @@ def typeset(number: str) -> str:
     return number.replace("-", "−")
 
 
-def colour_map(steps: int = 201) -> ListedColormap:
-    """The diverging scale of all outputs, from against to for."""
+def colour_map(steps: int = 201, *, positive: bool = False) -> ListedColormap:
+    """The diverging scale of all outputs, from against to for; or of numbers that are never negative its one side."""
     half = steps // 2
-    return ListedColormap([colours.scale(step / half) for step in range(-half, half + 1)])
+    return ListedColormap([colours.scale(step / half) for step in range(0 if positive else -half, half + 1)])

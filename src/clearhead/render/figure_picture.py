@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
 from clearhead.render.figure_parts import LOOK, title, typeset, writing
-from clearhead.render.paint import extent, raster, shades
+from clearhead.render.paint import dots, extent, shades
 from clearhead.render.pictures import Cell, Picture, grey, opened
 from clearhead.render.texts import shortened
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from clearhead.render.scene import Scene, Stream
 
 FADED = 0.45  # opacity of the grey picture below relevance
+_SIGNS = "blue above 0, orange below"
 NUMBERED = 26  # cells across, up to which the largest have their rank written in them
 
 
@@ -53,25 +54,27 @@ def _heat(axes: Axes, drawing: Scene, stream: Stream) -> None:
             below, cmap="gray", vmin=0, vmax=255, alpha=FADED, extent=_whole(picture), interpolation=_sampling(picture)
         )
     left, top, width, height = extent(stream)
-    over = shades(raster(stream) / stream.reach)
+    over = shades(dots(stream))
     axes.imshow(over, extent=(left, left + width, top + height, top), interpolation="nearest")
     axes.set_xlim(0, picture.width)
     axes.set_ylim(picture.height, 0)
     for token in stream.parts:
         if token.rank and token.cell:
-            _ranked(axes, token.rank, token.cell, numbered=picture.columns <= NUMBERED)
+            _ranked(axes, token.rank, token.cell, numbered=picture.columns <= NUMBERED, framed=not stream.smooth)
     end = typeset(drawing.digits.amount(drawing.largest.value * stream.reach).unsigned.shown)
     beyond = " and beyond" if stream.beyond else ""
-    title(axes, f"blue for, orange against; full colour at {end}{beyond}")
+    colour = "clear at 0" if drawing.positive else "blue for, orange against" if drawing.books else _SIGNS
+    title(axes, f"{colour}; full colour at {end}{beyond}")
 
 
 def _whole(picture: Picture) -> tuple[float, float, float, float]:
     return 0.0, float(picture.width), float(picture.height), 0.0
 
 
-def _ranked(axes: Axes, rank: int, cell: Cell, *, numbered: bool) -> None:
+def _ranked(axes: Axes, rank: int, cell: Cell, *, numbered: bool, framed: bool) -> None:
     width, height = cell.right - cell.left, cell.bottom - cell.top
-    axes.add_patch(Rectangle((cell.left, cell.top), width, height, fill=False, edgecolor=LOOK.ink, linewidth=0.8))
+    if framed:
+        axes.add_patch(Rectangle((cell.left, cell.top), width, height, fill=False, edgecolor=LOOK.ink, linewidth=0.8))
     if numbered:
         look = writing(size=7, weight="bold")
         text = axes.text(cell.left + width / 2, cell.top + height / 2, str(rank), ha="center", va="center", **look)

@@ -9,9 +9,11 @@ from itertools import accumulate, zip_longest
 from math import isfinite
 from typing import TYPE_CHECKING, ClassVar
 
+from clearhead.render.agreement import Tally, tally
 from clearhead.render.books import Axis
-from clearhead.render.scene import Scene, State, Stream, Token, Verdict, beginning, scene, verdict
+from clearhead.render.scene import Scene, Stream, Token, beginning, scene
 from clearhead.render.texts import Amount, Digits, begins, ratio, relative, token, visible
+from clearhead.render.verdicts import SCORES, SHARES, Measure, State, Verdict, measure, positive, verdict
 
 if TYPE_CHECKING:
     from clearhead.generations import GenerationMap
@@ -56,7 +58,7 @@ class Line:
     """One produced token: its squares, fewer than there are columns where units were still to come.
 
     `most` is the label and amount of the largest square. The `sums` of the streams and the `rest` (base value, leaks,
-    gap) add up to the value, also as they are shown.
+    gap) add up to the `whole`, also as they are shown: the value, or of shares all of them. Scores have no sums.
     """
 
     place: int
@@ -64,6 +66,7 @@ class Line:
     squares: tuple[Square | None, ...]
     sums: tuple[Amount, ...]
     rest: Amount
+    whole: Amount | None
     value: Amount
     most: tuple[str, Amount] | None
     drawing: Scene
@@ -93,9 +96,18 @@ class Generation:
     task: str
     digits: Digits
     axis: Axis
+    measure: Measure
+    positive: bool
     verdict: Verdict
     worst: str
+    checks: Tally | None
+    notes: tuple[str, ...]
     warnings: tuple[str, ...]
+
+    @property
+    def sums(self) -> tuple[str, ...]:
+        """The names of the sums of each line."""
+        return () if self.measure == "scores" else tuple(group.name for group in self.groups)
 
     @property
     def first(self) -> Scene:
@@ -135,11 +147,13 @@ class Generation:
 
 def generation(found: GenerationMap) -> Generation:
     """The scene of a generation."""
-    digits = Digits.of([each for row in found for each in (row.value, row.base_value, *map(float, row.relevance))])
-    drawings = [scene(row, digits) for row in found]
+    kind = _measure(found)
+    digits, worth = _digits(found, kind)
+    drawings = [scene(row, digits, worth) for row in found]
     widest = max(drawings, key=lambda each: len(each.tokens))
-    groups = tuple(_group(stream) for stream in widest.streams)
-    lines = tuple(_line(n, row, each, groups) for n, (row, each) in enumerate(zip(found, drawings, strict=True), 1))
+    groups = tuple(_group(stream, kind) for stream in widest.streams)
+    made = [_line(n, row, each, groups, kind) for n, (row, each) in enumerate(zip(found, drawings, strict=True), 1)]
+    lines = tuple(made)
     texts, produced = _texts(found)
     worst = max(found, key=lambda row: row.conservation_error)
     return Generation(
@@ -152,43 +166,77 @@ def generation(found: GenerationMap) -> Generation:
         task=visible(found.task),
         digits=digits,
         axis=Axis.over(each.value for line in lines for each in line.sums),
-        verdict=_verdict(found, drawings),
+        measure=kind,
+        positive=all(positive(row) for row in found),
+        verdict=_verdict(found, drawings) if kind == "relevance" else _unclaimed(kind),
         worst=token(worst.target.label),
+        checks=tally([each.check for each in drawings]),
+        notes=tuple(dict.fromkeys(note for each in drawings for note in each.notes)),
         warnings=tuple(dict.fromkeys(warning for each in drawings for warning in each.warnings)),
     )
 
 
-def _group(stream: Stream) -> Group:
+def _measure(found: GenerationMap) -> Measure:
+    """What all rows are; scores, where they are not the same."""
+    kinds = {measure(row) for row in found}
+    return kinds.pop() if len(kinds) == 1 else "scores"
+
+
+def _digits(found: GenerationMap, kind: Measure) -> tuple[Digits, Digits]:
+    """How the numbers of all rows are written, and their values: alike, where values are sums of the numbers."""
+    amounts = [float(each) for row in found for each in row.relevance]
+    values = [each for row in found for each in (row.value, row.base_value)]
+    if kind == "relevance":
+        return (both := Digits.of([*values, *amounts])), both
+    return replace(Digits.of(amounts), signed=not all(positive(row) for row in found)), Digits.of(values)
+
+
+def _group(stream: Stream, kind: Measure) -> Group:
     """The columns of a stream; the parts of a picture share the first of them."""
-    folded = (Column(label=f"{len(stream.parts):,} parts", special=False, count=len(stream.parts)),)
+    label = f"{'largest of ' if kind == 'scores' else ''}{len(stream.parts):,} parts"
+    folded = (Column(label=label, special=False, count=len(stream.parts)),)
     words = tuple(Column(label=each.label, special=each.special) for each in stream.words)
     return Group(name=stream.name, columns=(*folded, *words) if stream.parts else words)
 
 
-def _line(place: int, row: RelevanceMap, drawing: Scene, groups: Sequence[Group]) -> Line:
+def _line(place: int, row: RelevanceMap, drawing: Scene, groups: Sequence[Group], kind: Measure) -> Line:
     squares: list[Square | None] = []
     for group, stream in zip_longest(groups, drawing.streams):  # the units of a row are the first of those of the last
-        held = _squares(stream, drawing) if stream else []
+        held = _squares(stream, drawing, kind) if stream else []
         squares += [*held, *[None] * (len(group.columns) - len(held))]
     squares, most = _scaled(squares, [column.label for group in groups for column in group.columns])
-    totals = [stream.total for stream in drawing.streams]
-    sums = (*totals, *[drawing.digits.amount(0.0)] * (len(groups) - len(totals)))
+    whole = _whole(row, drawing, kind)
+    totals = [stream.total for stream in drawing.streams if stream.total]
+    sums = (*totals, *[drawing.digits.amount(0.0)] * (len(groups) - len(totals))) if whole else ()
     return Line(
         place=place,
         token=token(row.target.label),
         squares=tuple(squares),
         sums=sums,
-        rest=_rest(row, drawing, sums),
+        rest=_rest(whole, drawing, sums) if whole else drawing.digits.amount(0.0),
+        whole=whole,
         value=drawing.value,
         most=most,
         drawing=drawing,
     )
 
 
-def _squares(stream: Stream, drawing: Scene) -> list[Square]:
+def _whole(row: RelevanceMap, drawing: Scene, kind: Measure) -> Amount | None:
+    """What the sums of a line add up to."""
+    if kind == "scores":
+        return None
+    return drawing.value if kind == "relevance" else drawing.digits.amount(float(row.relevance.sum()))
+
+
+def _squares(stream: Stream, drawing: Scene, kind: Measure) -> list[Square]:
     """The squares of a stream, still without intensity; the parts of a picture share one."""
-    folded = [drawing.digits.sum(each.amount for each in stream.parts)] if stream.parts else []
+    parts = [each.amount for each in stream.parts]
+    folded = [_largest(parts) if kind == "scores" else drawing.digits.sum(parts)] if parts else []
     return [Square(amount=each, intensity=0.0) for each in (*folded, *(each.amount for each in stream.words))]
+
+
+def _largest(amounts: Sequence[Amount]) -> Amount:
+    return max(amounts, key=lambda each: abs(each.value) if isfinite(each.value) else -1.0)
 
 
 def _scaled(
@@ -207,12 +255,12 @@ def _scaled(
     return scaled, (labels[where], chosen.amount) if chosen else None
 
 
-def _rest(row: RelevanceMap, drawing: Scene, sums: Sequence[Amount]) -> Amount:
-    """What the value has beside the streams, so that the line adds up as it is shown."""
-    exact = row.value - sum(each.value for each in sums)
-    if drawing.digits.decimals is None or not all(_is_number(each.shown) for each in (*sums, drawing.value)):
+def _rest(whole: Amount, drawing: Scene, sums: Sequence[Amount]) -> Amount:
+    """What the whole has beside the streams, so that the line adds up as it is shown."""
+    exact = whole.value - sum(each.value for each in sums)
+    if drawing.digits.decimals is None or not all(_is_number(each.shown) for each in (*sums, whole)):
         return drawing.digits.amount(exact)
-    shown = Decimal(drawing.value.shown) - sum(Decimal(each.shown) for each in sums)
+    shown = Decimal(whole.shown) - sum(Decimal(each.shown) for each in sums)
     return Amount(exact, drawing.digits.amount(float(shown)).shown)
 
 
@@ -243,6 +291,15 @@ def _joined(labels: Sequence[str]) -> str:
 
 def _line_of(text: str) -> str:
     return visible(text if len(text) <= LONGEST else f"{text[:LONGEST]}…")
+
+
+def _unclaimed(kind: Measure) -> Verdict:
+    """What the numbers of all rows are, where they claim no books."""
+    if kind == "shares":
+        reason = "those of each row add up to 1.000, not to the score of its token."
+        return Verdict(state="unclaimed", words=SHARES, reason=reason)
+    reason = "they rank the units of each row and add up to nothing in particular."
+    return Verdict(state="unclaimed", words=SCORES, reason=reason)
 
 
 def _verdict(found: GenerationMap, drawings: Sequence[Scene]) -> Verdict:

@@ -7,6 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from clearhead.render import colours, paint
+from clearhead.render.agreement import Tally
 from clearhead.render.books import Axis
 from clearhead.render.drawings import drawings
 from clearhead.render.pictures import MANY
@@ -80,6 +81,12 @@ def _place(axis: Axis, start: float, end: float) -> str:
     return f"left:{100 * left:.3f}%;width:{100 * (right - left):.3f}%"
 
 
+def _part(found: Tally, number: int) -> str:
+    """The place of the rows of one verdict in a bar of all rows, as a style."""
+    before = sum(count for *_, count in found.counts[:number])
+    return _place(Axis(0.0, float(found.rows)), before, before + found.counts[number][2])
+
+
 def _typeset(number: str) -> str:
     """A number with a true minus sign."""
     return number.replace("-", "−")
@@ -100,6 +107,7 @@ def _environment() -> Environment:
     environment.filters.update(tone=_tone, typeset=_typeset, step=lambda each: _step_name(colours.level(each)))
     environment.globals.update(
         place=_place,
+        part=_part,
         opacity=_opacity,
         overlay=paint.overlay,
         under=paint.under,

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from clearhead.render.pictures import Picture
 
 FINEST = 256  # dots along the longer side where cells make no grid
+SMOOTH = 224  # dots along the longer side where colours are mixed between cells
+
+_LIES = {"relevance": "of all relevance without signs lies", "shares": "of all shares lie"}
 
 
 def raster(stream: Stream) -> NDArray[np.float64]:
@@ -59,11 +62,35 @@ def shades(intensity: NDArray[np.float64]) -> NDArray[np.uint8]:
     return np.concatenate([chosen, opacity[..., None]], axis=-1)
 
 
-def overlay(stream: Stream) -> str:
-    """The relevance as the address of a PNG with a dot per cell, clear where there is none."""
+def dots(stream: Stream, side: int = SMOOTH) -> NDArray[np.float64]:
+    """The intensities to paint, 1 where the colours end: one for each cell, or mixed to `side` dots if smooth."""
+    cells = raster(stream) / stream.reach
+    if not stream.smooth or max(cells.shape) >= side:
+        return cells
+    _, _, width, height = extent(stream)
+    share = side / max(width, height)
+    return between(cells, max(1, round(height * share)), max(1, round(width * share)))
+
+
+def between(cells: NDArray[np.float64], rows: int, columns: int) -> NDArray[np.float64]:
+    """Bilinear interpolation between the middles of cells; beyond the outermost middles, their own values."""
+    down, across = (_hats(fine, coarse) for fine, coarse in zip((rows, columns), cells.shape, strict=True))
+    mixed: NDArray[np.float64] = down @ np.nan_to_num(cells, posinf=0.0, neginf=0.0) @ across.T
+    return mixed
+
+
+def _hats(fine: int, coarse: int) -> NDArray[np.float64]:
+    """The weights [fine, coarse] with which each dot sees the cells."""
+    at = np.clip((np.arange(fine) + 0.5) * coarse / fine - 0.5, 0, coarse - 1)
+    weights: NDArray[np.float64] = np.maximum(0.0, 1 - np.abs(at[:, None] - np.arange(coarse)))
+    return weights
+
+
+def overlay(stream: Stream, side: int = SMOOTH) -> str:
+    """The relevance as the address of a PNG, clear where there is none: see `dots`."""
     from PIL import Image
 
-    return address(Image.fromarray(shades(raster(stream) / stream.reach)))
+    return address(Image.fromarray(shades(dots(stream, side))))
 
 
 def under(picture: Picture, side: int = UNDER) -> str:
@@ -84,7 +111,7 @@ def described(stream: Stream) -> str:
     if picture is None or not stream.parts:
         return "No part of the picture has a place."
     grid = f" in {picture.rows} rows and {picture.columns} columns" if picture.rows else ""
-    return f"Relevance of {len(stream.parts):,} parts of the picture{grid}. {where(stream)}"
+    return f"{stream.measure.capitalize()} of {len(stream.parts):,} parts of the picture{grid}. {where(stream)}"
 
 
 def where(stream: Stream) -> str:
@@ -92,15 +119,14 @@ def where(stream: Stream) -> str:
     picture = stream.picture
     found = [(each, each.cell) for each in stream.parts if each.cell and each.intensity]
     if picture is None or not found:
-        return "No part has any relevance."
+        return f"No part has any {stream.measure.removesuffix('s')}."
     first, cell = max(found, key=lambda pair: abs(pair[0].intensity))
+    largest = f"Largest: {first.name}, {part(cell, picture)}, {first.amount.shown}."
+    if stream.measure not in _LIES:  # scores add up to nothing
+        return largest
     held: dict[str, float] = {}
     for each, place in found:
         ninth = part(place, picture)
         held[ninth] = held.get(ninth, 0.0) + abs(each.intensity)
     most = max(held, key=lambda ninth: held[ninth])
-    share = f"{100 * held[most] / sum(held.values()):.0f} %"
-    return (
-        f"Largest: {first.name}, {part(cell, picture)}, {first.amount.shown}. "
-        f"{share} of all relevance without signs lies {most}."
-    )
+    return f"{largest} {100 * held[most] / sum(held.values()):.0f} % {_LIES[stream.measure]} {most}."

@@ -9,33 +9,20 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from clearhead.render.agreement import CrossCheck, cross_check, others
 from clearhead.render.books import Axis, Books, Step, books
 from clearhead.render.pictures import MANY, Cell, Picture, placed, seen
-from clearhead.render.texts import Amount, Digits, begins, continues, piece, ratio, relative, token, visible
+from clearhead.render.texts import Amount, Digits, begins, continues, piece, token, visible
+from clearhead.render.verdicts import Measure, Verdict, measure, positive, verdict
 
 if TYPE_CHECKING:
     from clearhead.maps import RelevanceMap
     from clearhead.units import Unit
 
-THRESHOLD = 1e-4  # what passes where the recipe does not say
-RESIDUAL_LIMIT = 1e-5  # above it, the books are open
 EXCERPT = 60  # characters of each stream
 MARKED = 5  # parts of a picture that are marked with their rank
-
-State = Literal["conserves", "booked", "open"]
-
-_WORDS: dict[State, str] = {
-    "conserves": "The books balance",
-    "booked": "The books balance only with what leaked",
-    "open": "The books do not balance",
-}
-_REASONS: dict[State, str] = {
-    "conserves": "The units add up to the explained value.",
-    "booked": "The units alone do not add up to the explained value; with the leaks that were recorded they do.",
-    "open": "Part of the explained value is unaccounted for, even with every leak that was recorded.",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,17 +53,20 @@ class Token:
 
 @dataclass(frozen=True, kw_only=True)
 class Stream:
-    """The tokens of one input in reading order, and their sum; of an image, its picture too.
+    """The tokens of one input in reading order, and their sum (scores have none); of an image, its picture too.
 
-    A picture's colours end at `reach` of the largest relevance of the map: at that of its largest part, or of very many
-    parts at that of the largest hundredth, as a few would leave the others pale.
+    A `smooth` picture has its colours mixed between the middles of its parts. A picture's colours end at `reach` of the
+    largest relevance of the map: at that of its largest part, or of very many parts at that of the largest hundredth,
+    as a few would leave the others pale.
     """
 
     name: str
     tokens: tuple[Token, ...]
-    total: Amount
+    total: Amount | None
     picture: Picture | None = None
     reach: float = 1.0
+    measure: Measure = "relevance"
+    smooth: bool = False
 
     @property
     def parts(self) -> tuple[Token, ...]:
@@ -108,22 +98,11 @@ class Stream:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """Whether the books balance, in words and in figures."""
-
-    state: State
-    words: str
-    reason: str
-    passes: bool
-    threshold: str
-    conservation_error: str
-    residual: str
-    cancellation: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Scene:
-    """Everything there is to draw about one map; `axis` holds all relevances, `largest` is where the scale ends."""
+    """Everything there is to draw about one map; `axis` holds all relevances, `largest` is where the scale ends.
+
+    Shares and scores have no `books`; with `positive` no number is negative, and the scale has one side only.
+    """
 
     kind: ClassVar[str] = "map"
 
@@ -136,8 +115,12 @@ class Scene:
     streams: tuple[Stream, ...]
     axis: Axis
     digits: Digits
-    books: Books
+    books: Books | None
+    measure: Measure
+    positive: bool
     verdict: Verdict
+    check: CrossCheck | None
+    notes: tuple[str, ...]
     warnings: tuple[str, ...]
     settings: tuple[tuple[str, str], ...]
     versions: tuple[tuple[str, str], ...]
@@ -158,6 +141,14 @@ class Scene:
             return f"{step.count} {step.label}"
         return f"{step.label}, not passed on" if step.kind == "sink" else step.label
 
+    def rest(self, tokens: Sequence[Token]) -> tuple[str, str]:
+        """What is said of units that are not listed, and its number: their sum, or of scores the largest size."""
+        count = f"{len(tokens):,} others"
+        if self.measure != "scores":
+            return f"{count}, together", self.digits.sum(token.amount for token in tokens).shown
+        largest = max((abs(each.amount.value) for each in tokens if math.isfinite(each.amount.value)), default=0.0)
+        return f"{count}, none beyond", self.digits.amount(largest).unsigned.shown
+
     @property
     def excerpt(self) -> str:
         """The beginning of what was read, to tell one map from another."""
@@ -174,17 +165,20 @@ class Scene:
         return self.value.shown
 
 
-def scene(found: RelevanceMap, digits: Digits | None = None) -> Scene:
-    """The scene of a map; `digits` say how its numbers are written where it stands among others."""
+def scene(found: RelevanceMap, digits: Digits | None = None, worth: Digits | None = None) -> Scene:
+    """The scene of a map; `digits` say how its numbers are written where it stands among others, `worth` its value.
+
+    The value of shares and scores is a number of another kind than theirs, with digits of its own.
+    """
     amounts = [float(each) for each in found.relevance]
-    digits = digits or _digits([found.value, found.base_value], amounts)
+    digits = digits or _digits(found, amounts)
     largest = max((abs(each) for each in amounts if math.isfinite(each)), default=0.0)
-    balance = books(found, digits)
-    streams = _streams(found, digits, largest, balance)
-    notes = tuple(f"{stream.name}: {note}" for stream in streams if stream.picture for note in stream.picture.notes)
+    balance = books(found, digits) if found.additive else None
+    streams = _streams(found, digits, largest, _totals(found, digits, balance))
+    unseen = tuple(f"{stream.name}: {note}" for stream in streams if stream.picture for note in stream.picture.notes)
     return Scene(
         target=visible(str(found.target)),
-        value=balance.value,
+        value=balance.value if balance else (worth or Digits.of([found.value])).amount(found.value).unsigned,
         largest=digits.amount(largest).unsigned,
         method=visible(found.method),
         model=visible(found.model),
@@ -193,39 +187,56 @@ def scene(found: RelevanceMap, digits: Digits | None = None) -> Scene:
         axis=Axis.over(amounts),
         digits=digits,
         books=balance,
+        measure=measure(found),
+        positive=positive(found),
         verdict=verdict(found),
-        warnings=(*(visible(warning) for warning in found.warnings), *notes),
+        check=cross_check(found.cross_check),
+        notes=tuple(visible(note) for note in found.notes),
+        warnings=(*(visible(warning) for warning in found.warnings), *unseen),
         settings=(*pairs(found.recipe.settings), *pairs({"seed": found.recipe.seed, "dtype": found.recipe.dtype})),
         versions=pairs(found.recipe.versions),
-        cross_check=pairs(found.cross_check or {}),
+        cross_check=pairs(others(found.cross_check)),
         fingerprint=visible(found.recipe.model_fingerprint) if found.recipe.model_fingerprint else "",
     )
 
 
-def _digits(values: Sequence[float], amounts: Sequence[float]) -> Digits:
+def _totals(found: RelevanceMap, digits: Digits, balance: Books | None) -> Sequence[Amount | None]:
+    """What the units of each stream sum to; scores sum to nothing."""
+    if balance:
+        return [step.amount for step in balance.units]
+    if measure(found) == "scores":
+        return [None] * len(found.streams)
+    held = [[unit.stream == name for unit in found.units] for name in found.streams]
+    return digits.footed([float(found.relevance[each].sum()) for each in held], float(found.relevance.sum()))
+
+
+def _digits(found: RelevanceMap, amounts: Sequence[float]) -> Digits:
     """Four digits for the largest number; among very many units at least two for the largest hundredth of them."""
-    usual = Digits.of([*values, *amounts])
+    values = [found.value, found.base_value] if found.additive else []
+    usual = replace(Digits.of([*values, *amounts]), signed=not positive(found))
     sizes = sorted((abs(each) for each in amounts if each and math.isfinite(each)), reverse=True)
     if len(sizes) <= MANY or usual.decimals is None:
         return usual
     finer = Digits.of([sizes[len(sizes) // 100]]).decimals
-    return Digits(max(usual.decimals, finer - 2)) if finer else usual
+    return replace(usual, decimals=max(usual.decimals, finer - 2)) if finer else usual
 
 
 # ---- tokens --------------------------------------------------------------------------------------------------------
 
 
-def _streams(found: RelevanceMap, digits: Digits, largest: float, balance: Books) -> tuple[Stream, ...]:
+def _streams(
+    found: RelevanceMap, digits: Digits, largest: float, totals: Sequence[Amount | None]
+) -> tuple[Stream, ...]:
     members: dict[str, list[tuple[Unit, float]]] = {name: [] for name in found.streams}
     for unit, amount in zip(found.units, found.relevance, strict=True):
         members[unit.stream].append((unit, float(amount)))
     made = []
-    for (name, held), step in zip(members.items(), balance.units, strict=True):
+    for (name, held), total in zip(members.items(), totals, strict=True):
         tokens = _tokens(held, digits, largest)
+        stream = Stream(name=visible(name), tokens=tuple(tokens), total=total, measure=measure(found))
         if name in found.pictures or any(unit.box for unit, _ in held):
-            made.append(_pictured(found, name, tokens, step.amount))
-        else:
-            made.append(Stream(name=visible(name), tokens=tuple(tokens), total=step.amount))
+            stream = _pictured(found, name, stream)
+        made.append(stream)
     return tuple(made)
 
 
@@ -254,16 +265,16 @@ def _tokens(held: Sequence[tuple[Unit, float]], digits: Digits, largest: float) 
     return made
 
 
-def _pictured(found: RelevanceMap, name: str, tokens: list[Token], total: Amount) -> Stream:
+def _pictured(found: RelevanceMap, name: str, stream: Stream) -> Stream:
     """A stream whose units are parts of a picture: each with its cell, the largest with their rank."""
     picture, cells = placed(seen(found.pictures.get(name)), [unit.box for unit in found.units if unit.stream == name])
-    placed_ = [_in_cell(each, cell) for each, cell in zip(tokens, cells, strict=True)]
-    inside = sorted((each for each in placed_ if each.cell and each.intensity), key=lambda each: -abs(each.intensity))
+    held = [_in_cell(each, cell) for each, cell in zip(stream.tokens, cells, strict=True)]
+    inside = sorted((each for each in held if each.cell and each.intensity), key=lambda each: -abs(each.intensity))
     many = len(inside) > MANY
     ranks = {each.place: rank for rank, each in enumerate([] if many else inside[:MARKED], 1)}
     reach = abs(inside[len(inside) // 100 if many else 0].intensity) if inside else 1.0
-    ranked = tuple(replace(each, rank=ranks[each.place]) if each.place in ranks else each for each in placed_)
-    return Stream(name=visible(name), tokens=ranked, total=total, picture=picture, reach=reach)
+    ranked = tuple(replace(each, rank=ranks[each.place]) if each.place in ranks else each for each in held)
+    return replace(stream, tokens=ranked, picture=picture, reach=reach, smooth=positive(found) and picture.rows > 0)
 
 
 def _in_cell(each: Token, cell: Cell | None) -> Token:
@@ -295,26 +306,6 @@ def _joined(unit: Unit, before: Unit | None) -> bool:
 
 
 # ---- the rest ------------------------------------------------------------------------------------------------------
-
-
-def verdict(found: RelevanceMap) -> Verdict:
-    """Whether the books of a map balance."""
-    asked = found.recipe.settings.get("threshold", THRESHOLD)
-    threshold = float(asked) if isinstance(asked, (int, float)) else THRESHOLD
-    passes = found.conserves(threshold)
-    unaccounted = abs(found.value - found.base_value - float(found.relevance.sum()) - found.sinks)
-    balanced = unaccounted <= max(RESIDUAL_LIMIT * abs(found.value), found.rounding_floor)
-    state: State = "conserves" if passes else "booked" if balanced else "open"
-    return Verdict(
-        state=state,
-        words=_WORDS[state],
-        reason=_REASONS[state],
-        passes=passes,
-        threshold=f"{threshold:g}",
-        conservation_error=relative(found.conservation_error),
-        residual=relative(found.residual),
-        cancellation=ratio(found.cancellation),
-    )
 
 
 def pairs(data: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

@@ -12,10 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from clearhead.render import colours
-from clearhead.render.books import Cause, Leak
+from clearhead.render.agreement import CrossCheck
+from clearhead.render.books import Books, Cause, Leak
 from clearhead.render.drawings import drawing as drawing_of
-from clearhead.render.scene import Scene, Stream, Token, Verdict
+from clearhead.render.scene import Scene, Stream, Token
 from clearhead.render.terminal_pen import BLOCKS, BOLD, FAULT, QUIET, RULE, RULE_ASCII, Pen
+from clearhead.render.verdicts import Verdict
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -48,7 +50,9 @@ def show(maps: Sequence[Item], console: Console | None = None) -> None:
 
 
 def audit(pen: Pen, verdict: Verdict) -> Text:
-    """The verdict in words and in figures."""
+    """The verdict in words and in figures; where there are no books, what the numbers are."""
+    if not verdict.claimed:
+        return Text.assemble(pen.text(verdict.words, BOLD), pen.text(f"{verdict.joint} {verdict.reason}"))
     mark, style = (pen.marks.good, BOLD) if verdict.passes else ("!", FAULT)
     figures = pen.marks.dot.join(
         (
@@ -58,6 +62,21 @@ def audit(pen: Pen, verdict: Verdict) -> Text:
         )
     )
     return Text("\n").join([pen.text(f"{mark} {verdict.words}", style), pen.text(figures, QUIET)])
+
+
+def noted(pen: Pen, notes: Sequence[str]) -> Iterator[RenderableType]:
+    """How it was made, a quiet line per note."""
+    for note in notes:
+        yield Padding(pen.text(note, QUIET), (0, 0, 0, 2))
+
+
+def compared(pen: Pen, check: CrossCheck) -> Iterator[RenderableType]:
+    """The verdict of the cross-check, its figures with what chance gives, and what to make of it."""
+    units = f" ({check.units} units)" if check.units is not None else ""
+    yield Text.assemble(pen.disk(check.state), pen.text(f" {check.heading}", BOLD), pen.text(units, QUIET))
+    below = [*([check.figures] if check.figures else []), *([check.sentence] if check.sentence else [])]
+    for line in below:
+        yield Padding(pen.text(line, QUIET), (0, 0, 0, 2))
 
 
 def warned(pen: Pen, warnings: Sequence[str]) -> Iterator[RenderableType]:
@@ -75,18 +94,23 @@ class _Map:
     def drawn(self, drawing: Scene) -> Iterator[RenderableType]:
         yield self.text(f"{drawing.target} = {drawing.value.shown}", BOLD)
         yield self.text(self.marks.dot.join((drawing.method, drawing.task, drawing.model)), QUIET)
+        yield from noted(self.pen, drawing.notes)
         yield audit(self.pen, drawing.verdict)
+        if drawing.check:
+            yield from compared(self.pen, drawing.check)
         yield from warned(self.pen, drawing.warnings)
         yield Text()
         for stream in drawing.streams:
             yield self._read(stream, named=len(drawing.streams) > 1)
         yield Text()
         yield self._bars(drawing)
-        yield Text()
-        yield self._books(drawing)
+        if drawing.books:
+            yield Text()
+            yield self._books(drawing, drawing.books)
 
     def _read(self, stream: Stream, *, named: bool) -> RenderableType:
-        parts = [self.text(f"{stream.name} {stream.total.shown}", QUIET)] if named or stream.picture else []
+        total = f" {stream.total.shown}" if stream.total else ""
+        parts = [self.text(f"{stream.name}{total}", QUIET)] if named or stream.picture else []
         if stream.picture:
             from clearhead.render import terminal_picture
 
@@ -122,8 +146,7 @@ class _Map:
         track = width - label - number - 2
         lines = [self._bar(drawing, token, label, track, number) for token in shown]
         if others:
-            total = drawing.digits.sum(token.amount for token in others).shown
-            lines.append(self.text(f"{len(others):,} others, together {total}".rjust(width), QUIET))
+            lines.append(self.text(" ".join(drawing.rest(others)).rjust(width), QUIET))
         return Text("\n").join(lines)
 
     def _bar(self, drawing: Scene, token: Token, label: int, track: int, number: int) -> Text:
@@ -146,10 +169,10 @@ class _Map:
 
     # ---- books -----------------------------------------------------------------------------------------------------
 
-    def _books(self, drawing: Scene) -> RenderableType:
+    def _books(self, drawing: Scene, books: Books) -> RenderableType:
         table = self._table()
-        causes = iter(drawing.books.sinks)
-        for step in drawing.books.steps:
+        causes = iter(books.sinks)
+        for step in books.steps:
             style = QUIET if step.kind == "open" else ""
             table.add_row(self.text(drawing.wording(step), columns=self._room), step.amount.shown, style=style)
             for part in step.parts:
@@ -158,8 +181,8 @@ class _Map:
                 self._leaks(table, drawing, next(causes))
         table.rows[-1].end_section = True
         table.add_row(self.text(drawing.target, columns=self._room), drawing.value.shown, style=BOLD)
-        if drawing.books.returned:
-            self._returned(table, drawing)
+        if books.returned:
+            self._returned(table, books)
         return Padding(table, (0, 0, 0, 2), expand=False)
 
     def _leaks(self, table: Table, drawing: Scene, cause: Cause) -> None:
@@ -169,11 +192,11 @@ class _Map:
             total = drawing.digits.sum(leak.amount for leak in others)
             table.add_row(self.text(f"  {len(others)} others"), total.shown, style=QUIET)
 
-    def _returned(self, table: Table, drawing: Scene) -> None:
+    def _returned(self, table: Table, books: Books) -> None:
         """One line per cause, and the module that leaked most."""
         table.add_row()
         table.add_row(self.text("returned where it leaked, so part of the units"), style=QUIET)
-        for cause in drawing.books.returned:
+        for cause in books.returned:
             table.add_row(self.text(f"  {cause.name}", columns=self._room), cause.amount.shown, style=QUIET)
             for leak in cause.leaks[:1]:
                 table.add_row(self._where(leak, "    most in "), leak.amount.shown, style=QUIET)

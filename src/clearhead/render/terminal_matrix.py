@@ -10,9 +10,10 @@ from rich.style import Style
 from rich.text import Text
 
 from clearhead.render import colours
+from clearhead.render.agreement import Tally
 from clearhead.render.generation import Generation, Line, Square
-from clearhead.render.terminal import audit, warned
-from clearhead.render.terminal_pen import BOLD, FAULT, KEY, QUIET, Pen, sign
+from clearhead.render.terminal import audit, noted, warned
+from clearhead.render.terminal_pen import BOLD, FAULT, KEY, KEY_POSITIVE, QUIET, Pen, sign
 from clearhead.render.texts import Amount, shortened
 
 if TYPE_CHECKING:
@@ -27,7 +28,10 @@ def drawn(pen: Pen, drawing: Generation) -> Iterator[RenderableType]:
     """The parts of a generation, from top to bottom."""
     yield pen.text(f"{drawing.heading} ({drawing.figure})", BOLD)
     yield pen.text(pen.marks.dot.join((drawing.method, drawing.task, drawing.model)), QUIET)
+    yield from noted(pen, drawing.notes)
     yield audit(pen, drawing.verdict)
+    if drawing.checks:
+        yield from _counted(pen, drawing.checks)
     yield from warned(pen, drawing.warnings)
     yield Text()
     for name, text in drawing.texts:
@@ -38,6 +42,14 @@ def drawn(pen: Pen, drawing: Generation) -> Iterator[RenderableType]:
         yield Padding(part, (0, 0, 0, 2))
     for line in drawing.lines:
         yield Padding(_came_from(pen, drawing, line, label), (0, 0, 0, 2))
+
+
+def _counted(pen: Pen, checks: Tally) -> Iterator[RenderableType]:
+    """In how many rows the cross-check says what, and what to make of it."""
+    heading = pen.text(f" Cross-check with {checks.against}: {checks.words}", BOLD)
+    yield Text.assemble(pen.disk(checks.state), heading)
+    for line in ([checks.ranks] if checks.ranks else []) + list(checks.sentences):
+        yield Padding(pen.text(line, QUIET), (0, 0, 0, 2))
 
 
 def _matrix(pen: Pen, drawing: Generation, label: int) -> Iterator[Text]:
@@ -56,7 +68,7 @@ def _matrix(pen: Pen, drawing: Generation, label: int) -> Iterator[Text]:
         yield row
     yield pen.text("each row has its own scale; blank: not yet produced", QUIET)
     if not pen.painted:
-        yield pen.text(KEY, QUIET)
+        yield pen.text(KEY_POSITIVE if drawing.positive else KEY, QUIET)
     yield Text()
 
 
@@ -83,15 +95,18 @@ def _square(pen: Pen, square: Square | None, columns: int) -> Text:
 
 def _came_from(pen: Pen, drawing: Generation, line: Line, label: int) -> Text:
     """The token with its books, and below it the units that counted most."""
-    words = [
-        f"{_bare(amount)} {shortened(group.name, NAME)}"
-        for group, amount in zip(drawing.groups, line.sums, strict=True)
-    ]
+    words = [f"{_bare(amount)} {shortened(name, NAME)}" for name, amount in zip(drawing.sums, line.sums, strict=True)]
     rest = [f"{line.rest.shown} rest"] if line.rest.as_shown else []
     sums = _sum([*words, *rest])
-    books = f" = {line.value.shown}" + (f" = {sums}" if sums else "")
-    fault = pen.text("" if line.balanced else "  !", FAULT)
-    head = Text.assemble(pen.right(line.token, label, BOLD), pen.text(books), fault)
+    if drawing.measure == "relevance":
+        books = f" = {line.value.shown}" + (f" = {sums}" if sums else "")
+    else:
+        books = f" = {line.value.shown}" + (f"; shares {sums} = {_bare(line.whole)}" if sums and line.whole else "")
+    head = Text.assemble(pen.right(line.token, label, BOLD), pen.text(books))
+    if not line.balanced:
+        head.append_text(pen.text("  !", FAULT))
+    if check := line.drawing.check:
+        head.append_text(Text.assemble("  ", pen.disk(check.state), pen.text(f" {check.verdict}", QUIET)))
     below = Text(" " * (label + 3))
     for n, token in enumerate(line.largest(TOP)):
         below.append("   " if n else "")

@@ -12,6 +12,7 @@ from rich.style import Style
 from rich.text import Text
 
 from clearhead.render import colours
+from clearhead.render.agreement import MARKS, Agreement
 from clearhead.render.texts import shortened
 
 WIDEST = 100  # columns: bars and tables do not get clearer beyond
@@ -22,6 +23,8 @@ FAULT = Style(bold=True, color="red")
 NONE = Style.null()
 
 KEY = "# for, strongly; + for; = against, strongly; - against"  # what `sign` means
+KEY_POSITIVE = "# much; + some; . hardly any"  # where no number is negative
+DISKS_ASCII: dict[Agreement, str] = {"agree": "*", "weak": "~", "chance": "o", "unknown": "?"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +89,11 @@ class Pen:
         ground = colours.scale(intensity, dark=self.dark)
         bold, against = abs(step) * 2 >= colours.LEVELS, step < -1
         return Style(color=colours.ink(ground), bgcolor=ground, bold=bold or None, underline=against or None)
+
+    def disk(self, state: Agreement) -> Text:
+        """Whether a cross-check agrees: a disk in its colour, or a sign where there are no such characters."""
+        mark = MARKS[state] if self.encoding == "utf-8" else DISKS_ASCII[state]
+        return Text(mark, Style(color=colours.calm(state, dark=self.dark), bold=True))
 
     @property
     def ground(self) -> str:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from clearhead.render.paint import extent, raster, shades, where
 from clearhead.render.pictures import Picture, grey, opened
-from clearhead.render.terminal_pen import KEY, QUIET, Pen, sign
+from clearhead.render.terminal_pen import KEY, KEY_POSITIVE, QUIET, Pen, sign
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -115,4 +115,4 @@ def _signs(pen: Pen, stream: Stream, width: int) -> list[Text]:
     means = _sampled(stream, columns, rows)
     peak = 1.0 if columns == picture.columns else float(np.abs(means).max()) or 1.0
     made = [pen.text("".join(2 * sign(float(each) / peak) for each in line)) for line in means]
-    return [*made, pen.text(KEY, QUIET)]
+    return [*made, pen.text(KEY_POSITIVE if stream.smooth else KEY, QUIET)]

@@ -91,9 +91,13 @@ class Amount:
 
 @dataclass(frozen=True)
 class Digits:
-    """How the numbers of one map are written: a fixed number of decimals, or None for exponents."""
+    """How the numbers of one map are written: a fixed number of decimals, or None for exponents.
+
+    Numbers that are never negative are not `signed`.
+    """
 
     decimals: int | None
+    signed: bool = True
 
     @classmethod
     def of(cls, amounts: Sequence[float]) -> Digits:
@@ -105,9 +109,10 @@ class Digits:
 
     def amount(self, value: float) -> Amount:
         """The number with its sign; a zero has none."""
+        sign = "+" if self.signed else ""
         if self.decimals is None:
-            return Amount(value, f"{value:+.{DIGITS - 1}e}")
-        text = f"{value:+.{self.decimals}f}"
+            return Amount(value, f"{value:{sign}.{DIGITS - 1}e}")
+        text = f"{value:{sign}.{self.decimals}f}"
         zero = math.isfinite(value) and float(text) == 0
         return Amount(value, f"{0:.{self.decimals}f}" if zero else text)
 
