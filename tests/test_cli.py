@@ -51,6 +51,7 @@ class Fake:
     calls: ClassVar[list[tuple[str, object]]] = []
     error: Exception | None = None
     off_by = 0.0
+    task = "text-classification"
 
     @classmethod
     def from_pretrained(cls, path, **loading):
@@ -140,7 +141,7 @@ def test_help_is_fast_and_loads_nothing_heavy():
         (["explian"], "explain"),
         (["explain", "--model", "m", "--text", "t", "--attention", "attnlp"], "Did you mean 'attnlrp'?"),
         (["explain", "--model", "m", "--text", "t", "--preset", "defalt"], "Did you mean 'default'?"),
-        (["explain", "--model", "m", "--text", "t", "--method", "rollout"], "`method` must be one of"),
+        (["explain", "--model", "m", "--text", "t", "--method", "rolout"], "Did you mean 'rollout'?"),
         (["explain", "--model", "m", "--text", "t", "--epsilon", "-1"], "`epsilon` must be 0 or larger; found -1.0"),
         (["explain", "--model", "m", "--text", "t", "--epsilon", "much"], "'--epsilon'"),
         (["explain", "--model", "m", "--text", "t", "--threshold", "0"], "`threshold` must be larger than 0"),
@@ -485,3 +486,43 @@ def test_a_picture_of_a_digit_from_the_shell():
     parsed = json.loads(done.stdout)
     assert (parsed["target"]["label"], parsed["target"]["contrast"]) == ("5", "others")
     assert parsed["units"][0]["box"] == [0, 0, 4, 4]
+
+
+# ---- methods that look at attention ----------------------------------------------------------------------------------
+
+
+def test_layers_and_heads_are_read_from_text(fake):
+    run(
+        "explain", "--model", "m", "--text", TEXT, "--method", "attention", "--layer", "-1", "--heads", "0, 3", "--json"
+    )
+    run("explain", "--model", "m", "--text", TEXT, "--method", "gradcam", "--layer", "encoder.layer.3", "--json")
+    (_, first), (_, second) = asked(fake)
+    assert (first["layer"], first["heads"], second["layer"]) == (-1, (0, 3), "encoder.layer.3")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--method", "attention", "--heads", "0;3"), "`--heads` takes numbers with commas between"),
+        (("--method", "rollout", "--check"), "`--check` asks whether books balance; the method rollout keeps none"),
+    ],
+)
+def test_what_attention_cannot_be_asked(fake, arguments, message):
+    done = run("explain", "--model", "m", "--text", TEXT, *arguments)
+    assert done.exit_code == 2
+    assert message in done.stderr
+
+
+def test_rollout_and_attention_from_the_command_line(tiny_classifier, tmp_path):
+    done = run("explain", "--model", tiny_classifier, "--text", TEXT, "--method", "rollout", "--json")
+    found = json.loads(done.stdout)
+    assert (done.exit_code, found["method"], found["additive"]) == (0, "rollout", False)
+    assert sum(unit["relevance"] for unit in found["units"]) == pytest.approx(1)
+    assert found["cross_check"]["against"] == "lrp"
+    bare = run(
+        "explain", "--model", tiny_classifier, "--text", TEXT, "--method", "rollout", "--no-cross-check", "--json"
+    )
+    assert json.loads(bare.stdout)["cross_check"] is None
+    maps = json.loads(run("attention", "--model", tiny_classifier, "--text", TEXT, "--json").stdout)
+    assert maps["kind"] == "attention"
+    assert [len(stream["layers"]) for stream in maps["streams"]] == [2]

@@ -106,17 +106,22 @@ def _on_grid(grid: Grid, length: int, names: Mapping[int, str], first: int) -> l
             f"The positions of an attention must be the {tall} x {wide} patches of the image, or squares of them; "
             f"found {own} beside {len(names)} learned vectors."
         )
-    columns, found = -(-wide // side), list[tuple[int, ...] | str]()
-    place = 0
+    columns, found, place = -(-wide // side), list[tuple[int, ...] | str](), 0
     for position in range(length):
         if position in names:
             found.append(names[position])
             continue
-        top, left = place // columns * side, place % columns * side
-        square = [(y, x) for y in range(top, min(top + side, tall)) for x in range(left, min(left + side, wide))]
-        found.append(tuple(first + grid.first + y * wide + x for y, x in square))
+        down = _reach(place // columns * side, side, tall, grid.rows)
+        across = _reach(place % columns * side, side, wide, grid.columns)
+        found.append(tuple(first + grid.first + y * grid.columns + x for y in down for x in across))
         place += 1
     return found
+
+
+def _reach(begin: int, side: int, patches: int, units: int) -> range:
+    """The rows (or columns) of units that some rows of patches cover: the same, or the pixels in them."""
+    start = begin * units // patches
+    return range(start, max(start + 1, min(begin + side, patches) * units // patches))
 
 
 # ---- looking -------------------------------------------------------------------------------------------------------

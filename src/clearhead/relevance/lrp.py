@@ -14,7 +14,7 @@ from torch import Tensor
 from clearhead.config import Settings
 from clearhead.errors import ClearheadError, ModelError, NonFiniteError
 from clearhead.maps import LedgerEntry, RelevanceMap, Target
-from clearhead.question import Question
+from clearhead.question import Question, uncached
 from clearhead.relevance.audit import Audit
 from clearhead.relevance.collecting import collected
 from clearhead.relevance.engine import Propagation, Recording
@@ -142,7 +142,7 @@ def _forward(recording: Recording, question: Question) -> tuple[list[Any], list[
 
 def _called(recording: Recording, question: Question, tensors: dict[str, Any]) -> Any:
     try:
-        return recording.watched(question.model, **tensors)
+        return recording.watched(question.model, **uncached(question.model, tensors))
     except (ClearheadError, torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:

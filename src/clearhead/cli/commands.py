@@ -1,0 +1,125 @@
+"""The commands: flags become one call of the library, its result becomes output."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from clearhead.cli import flags
+from clearhead.cli.command import command
+from clearhead.cli.explaining import explained, load, looked
+from clearhead.cli.inputs import inputs_of
+from clearhead.cli.output import check_out, deliver, judge
+from clearhead.config import Settings, meanings
+from clearhead.errors import UsageError
+
+
+@command
+def explain(
+    *,
+    model: flags.Model,
+    text: flags.Text = None,
+    text_pair: flags.TextPair = None,
+    image: flags.Image = None,
+    lines: flags.Lines = False,
+    task: flags.Task = None,
+    pooling: flags.Pooling = None,
+    target: flags.Target = None,
+    contrast: flags.Contrast = None,
+    target_token: flags.TargetToken = None,
+    first_piece: flags.FirstPiece = False,
+    position: flags.Position = None,
+    generate: flags.Generate = None,
+    continuation: flags.Continuation = None,
+    units: flags.Units = None,
+    config: flags.ConfigFile = None,
+    trust_remote_code: flags.Remote = False,
+    json: flags.Json = False,
+    out: flags.Out = None,
+    check: flags.Check = False,
+    **settings: Any,
+) -> None:
+    """Explain one prediction, one per line of standard input, or one per token that the model produces."""
+    if json and out:
+        raise UsageError("`--json` prints and `--out` writes a file: give one of them. `--out map.json` writes JSON.")
+    if target is not None and target_token is not None:
+        raise UsageError("`--target` and `--target-token` both name the target: give one of them.")
+    chosen, _ = Settings.resolve(file=config, **settings)
+    if check and chosen.method != "lrp":
+        raise UsageError(f"`--check` asks whether books balance; the method {chosen.method} keeps none. Leave it out.")
+    inputs = inputs_of(text, text_pair, image, lines=lines)
+    check_out(out, len(inputs))
+    loading = {"task": task, "pooling": pooling, "trust_remote_code": trust_remote_code}
+    wanted = {
+        "target": target if target_token is None else target_token,
+        "contrast": contrast,
+        "first_piece": first_piece or None,
+        "position": flags.number(position),
+        "generate": generate,
+        "continuation": continuation,
+        "units": units,
+        "config": config,
+    }
+    visualizer = load(model, loading)
+    asked = flags.given({**wanted, **settings})
+    maps = deliver(explained(visualizer, inputs, asked, rows=json), as_json=json, out=out)
+    if check:
+        judge(maps, chosen.threshold)
+
+
+@command
+def attention(
+    *,
+    model: flags.Model,
+    text: flags.Text = None,
+    text_pair: flags.TextPair = None,
+    image: flags.Image = None,
+    task: flags.Task = None,
+    pooling: flags.Pooling = None,
+    generate: flags.Generate = None,
+    continuation: flags.Continuation = None,
+    trust_remote_code: flags.Remote = False,
+    json: flags.Json = False,
+    out: flags.Out = None,
+) -> None:
+    """Show what every layer and head looked at while the model read one input, or while it wrote."""
+    if json and out:
+        raise UsageError("`--json` prints and `--out` writes a file: give one of them. `--out maps.json` writes JSON.")
+    (one,) = inputs_of(text, text_pair, image, lines=False)
+    check_out(out, 1)
+    visualizer = load(model, {"task": task, "pooling": pooling, "trust_remote_code": trust_remote_code})
+    asked = flags.given({"generate": generate, "continuation": continuation})
+    deliver(looked(visualizer, one, asked), as_json=json, out=out)
+
+
+@command
+def demo(
+    *, out: Annotated[Path, typer.Option(metavar="FILE", help="Where the report goes.")] = Path("clearhead-demo.html")
+) -> None:
+    """Explain a sentence, an image, a translation and a continuation with the models in the box, offline."""
+    from clearhead.zoo.examples import EXAMPLES
+
+    check_out(out, len(EXAMPLES))
+    maps = [each for one in EXAMPLES for each in explained(load(one.model, {}), [one.input], one.asked)]
+    from clearhead import render
+
+    render.show(maps)
+    typer.echo(f"\nAll {len(maps)} as a report: {render.save(maps, out)}")
+
+
+@command
+def config(*, config: flags.ConfigFile = None, **settings: Any) -> None:
+    """Print every setting with its value, its meaning and where the value came from."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text as Plain
+
+    chosen, origins = Settings.resolve(file=config, **settings)
+    values, said = chosen.as_dict(), meanings()
+    table = Table("setting", "value", "origin", "meaning", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name, meaning in said.items():
+        table.add_row(*(Plain(cell) for cell in (name, flags.toml(values[name]), origins[name], meaning)))
+    Console().print(table)

@@ -1,0 +1,72 @@
+"""One call of the library for each input, or for many together, as the command line streams them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clearhead.cli.output import quiet, status
+from clearhead.errors import ClearheadError
+
+if TYPE_CHECKING:
+    from clearhead.visualizer import AttentionVisualizer
+
+TOGETHER = 64  # inputs that are explained before the first of them is printed
+
+
+def load(model: str, loading: dict[str, Any]) -> AttentionVisualizer:
+    """The model, with one moving line while it is read."""
+    with quiet(), status(f"loading {Path(model).name}"):
+        from clearhead.visualizer import AttentionVisualizer
+
+        return AttentionVisualizer.from_pretrained(model, **loading)
+
+
+def explained(
+    visualizer: AttentionVisualizer, inputs: Sequence[Any], asked: Mapping[str, Any], *, rows: bool = False
+) -> Iterator[Any]:
+    """One result after the other, so that a long input streams, with `rows` each map of a generation by itself."""
+    for first in range(0, len(inputs), TOGETHER):
+        some = inputs[first : first + TOGETHER]
+        with quiet(), status(f"explaining {first + 1} to {first + len(some)} of {len(inputs)}"):
+            found = _together(visualizer, some, asked) if len(some) > 1 else None
+        if found is not None:
+            yield from (row for each in found for row in (getattr(each, "rows", [each]) if rows else [each]))
+            continue
+        for n, each in enumerate(some, first + 1):
+            place = f"input {n} of {len(inputs)}: " if len(inputs) > 1 else ""
+            yield from _one(visualizer, each, asked, rows=rows, place=place)
+
+
+def _together(visualizer: AttentionVisualizer, some: Sequence[Any], asked: Mapping[str, Any]) -> list[Any] | None:
+    """The results for some inputs; None if something is wrong with one of them, which explaining each will tell."""
+    try:
+        found: list[Any] = visualizer.explain(list(some), **asked)
+        return found
+    except ClearheadError:
+        return None
+
+
+def _one(
+    visualizer: AttentionVisualizer, one: Any, asked: Mapping[str, Any], *, rows: bool, place: str
+) -> Iterator[Any]:
+    """The result for one input, or its rows as they come; `place` says in an error which input it is about."""
+    results = visualizer.stream(one, **asked) if rows else (visualizer.explain(each, **asked) for each in [one])
+    many = {"generate", "continuation"} & asked.keys() or visualizer.task == "encoder-decoder"
+    while True:
+        try:
+            with quiet(), status("" if many else "explaining"):  # many rows have a bar of their own
+                result = next(results, None)
+        except ClearheadError as error:
+            raise type(error)(f"{place}{error}") from error
+        if result is None:
+            return
+        yield result
+
+
+def looked(visualizer: AttentionVisualizer, one: Any, asked: Mapping[str, Any]) -> Iterator[Any]:
+    """The attention of one input."""
+    with quiet(), status("looking"):
+        found = visualizer.attention(one, **asked)
+    yield found

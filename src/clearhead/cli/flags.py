@@ -1,0 +1,94 @@
+"""The flags of the command line: those of settings are made from `Settings` itself."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import Field, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+import typer
+
+from clearhead.config import Settings
+from clearhead.errors import UsageError
+
+TASKS = (  # for the help, as the two below; the library decides
+    "text-classification, token-classification, question-answering, masked-lm, encoder-decoder, causal-lm, "
+    "image-classification, image-text-similarity, sentence-similarity"
+)
+POOLINGS, UNITS = "mean|cls", "token|word|sentence|patch|pixel"
+
+Model = Annotated[str, typer.Option(metavar="PATH", help="A model folder, or a hub id.")]
+ConfigFile = Annotated[str | None, typer.Option("--config", metavar="FILE", help="Settings from a TOML file.")]
+Task = Annotated[str | None, typer.Option(metavar="TASK", help=f"What the model does; by default it says: {TASKS}.")]
+Pooling = Annotated[str | None, typer.Option(metavar=POOLINGS, help="Tokens to sentence; by default the model says.")]
+Text = Annotated[str | None, typer.Option(help="The text, or the prompt; `-` reads standard input.")]
+TextPair = Annotated[str | None, typer.Option(help="The second text: to compare with, or the context; `-` as above.")]
+Image = Annotated[Path | None, typer.Option(metavar="FILE", help="The image, for models that read one.")]
+Lines = Annotated[bool, typer.Option("--lines", help="Each line of standard input is a text of its own.")]
+Target = Annotated[str | None, typer.Option(metavar="LABEL", help="The label to explain; default: the predicted one.")]
+Contrast = Annotated[
+    str | None, typer.Option(metavar="LABEL", help="Explain the target against this label or token, or `others`.")
+]
+TargetToken = Annotated[str | None, typer.Option(metavar="TOKEN", help="The token to explain, for language models.")]
+FirstPiece = Annotated[bool, typer.Option("--first-piece", help="Of a target that is several tokens, take the first.")]
+Position = Annotated[
+    str | None, typer.Option(metavar="TOKEN", help="Which token is classified, guessed or produced: its text or index.")
+]
+Generate = Annotated[int | None, typer.Option(metavar="N", help="Let the model write N tokens; explain each of them.")]
+Continuation = Annotated[str | None, typer.Option(help="Explain each token of this text as the model's own.")]
+Units = Annotated[str | None, typer.Option(metavar=UNITS, help="What relevance is summed over.")]
+Check = Annotated[bool, typer.Option("--check", help="Exit with 1 if a map does not conserve within the threshold.")]
+Remote = Annotated[bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per text, each on its own line.")]
+Out = Annotated[Path | None, typer.Option(metavar="FILE", help="Write a file; its ending says what is written.")]
+
+
+def setting_flags() -> list[inspect.Parameter]:
+    """One flag per setting; names, types, words and meanings all come from `Settings`."""
+    hints = get_type_hints(Settings)
+    return [_flag(each, hints[each.name]) for each in fields(Settings)]
+
+
+def _flag(setting: Field[Any], kind: Any) -> inspect.Parameter:
+    """A flag that is None unless given; words are checked by `Settings`, which names the nearest."""
+    words = "|".join(get_args(kind)) if get_origin(kind) is Literal else _SPELLED.get(setting.name)
+    usual = f" (default {toml(setting.default)})" if setting.default is not None else ""
+    option = typer.Option(help=f"{setting.metadata['meaning']}{usual}", metavar=words)
+    hint: Any = Annotated[(str if words else kind) | None, option]
+    return inspect.Parameter(setting.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hint)
+
+
+# Settings that are written as text on the command line: how, and what the text means.
+_SPELLED = {"layer": "N|PATH", "heads": "N,N,..."}
+
+
+def spelled(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with texts read as what they mean. Raises UsageError for one that means nothing."""
+    found = dict(settings)
+    if isinstance(found.get("layer"), str):
+        found["layer"] = number(found["layer"])
+    if isinstance(found.get("heads"), str):
+        heads = [number(each.strip()) for each in found["heads"].split(",")]
+        if not all(isinstance(each, int) for each in heads):
+            raise UsageError(
+                f"`--heads` takes numbers with commas between them, as in 0,3,5; found {found['heads']!r}."
+            )
+        found["heads"] = tuple(heads)
+    return found
+
+
+def number(text: str | None) -> str | int | None:
+    """A text as a whole number, if it is one."""
+    return int(text) if text is not None and text.lstrip("-").isdecimal() else text
+
+
+def toml(value: Any) -> str:
+    """A value as a settings file writes it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def given(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that were given at all."""
+    return {name: value for name, value in settings.items() if value is not None}
