@@ -1,0 +1,128 @@
+"""How far GradCAM of hidden states agrees with integrated gradients, by the layer and by how channels are weighed.
+
+    python -m bench.gradcam                                # the 200 sentences of tests/data
+    python -m bench.gradcam --sst2 ../shared/data/sst2     # the first 200 of the whole dev set
+
+For each sentence the rank correlation (Spearman) of the scores of its tokens, special ones left out, with 20 steps of
+integrated gradients on the word vectors from two baselines; the mean over sentences and its 95 % bootstrap interval.
+The output of the last block is what `layer=-1` would be if it were not refused: only the first token has a gradient.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bench.tasks import sentences
+from clearhead import AttentionVisualizer, Settings
+from clearhead.attention.gradcam import Choice, chosen, mapped
+from clearhead.attention.stacks import stacked
+from clearhead.question import Question
+from clearhead.subjects import Wanted
+
+STEPS, MOST, ROUNDS = 20, 200, 10_000
+EVERY = 2  # blocks: of those that are not chosen, for comparison
+CAMS = ("mean-gradient", "elementwise")
+
+
+def integrated(question: Question, baseline: Tensor) -> NDArray[np.float64]:
+    r"""$(x - b) \cdot E_k[\partial f / \partial x (b + \frac{k - 1/2}{20} (x - b))]$, summed over the word vector."""
+    (item,), (part,) = question.items, question.passes
+    tensors = dict(part.tensors)
+    words = question.model.get_input_embeddings()(tensors.pop("input_ids")).detach()
+    with torch.no_grad():
+        label = int(question.model(**part.tensors).logits[0].argmax())
+    shares = (torch.arange(STEPS) + 0.5).reshape(-1, 1, 1) / STEPS
+    points = (baseline + shares * (words - baseline)).requires_grad_()
+    others = {name: tensor.expand(STEPS, -1) for name, tensor in tensors.items()}
+    logits = question.model(inputs_embeds=points, **others).logits
+    (gradient,) = torch.autograd.grad((logits[:, label] - logits[:, 1 - label]).sum(), points)
+    return ((words - baseline)[0] * gradient.mean(0)).sum(-1).double().numpy()[: len(item.units)]
+
+
+def spearman(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """The correlation of ranks; equal values share the mean of their ranks. 0 where one is constant."""
+    ranks = [_ranks(each) for each in (one, other)]
+    if any(np.ptp(each) == 0 for each in ranks):
+        return 0.0
+    return float(np.corrcoef(*ranks)[0, 1])
+
+
+def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    upto = np.cumsum(counts)
+    return ((upto - counts + 1 + upto) / 2)[place]
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    """The 95 % interval of the mean, by the bootstrap."""
+    draw = np.random.default_rng(0)
+    means = np.asarray(values)[draw.integers(0, len(values), (ROUNDS, len(values)))].mean(1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def layers(question: Question) -> dict[str, Callable[[str], NDArray[np.float64]]]:
+    """The scores at the layer that is chosen, at the output of each block and before them, given the cam."""
+    sight, stacks = stacked(question)
+    default = chosen(sight, stacks, None)
+    (stack,), (aim,) = stacks, question.items[0].aims
+
+    def at(choices: list[Choice]) -> Callable[[str], NDArray[np.float64]]:
+        return lambda cam: mapped(sight, choices, aim, cam).relevance
+
+    found = {"chosen by itself": at(default)}
+    found["output of the last block"] = at([Choice(stack, stack.layers[-1], "")])
+    found |= {f"output of block {layer.number}": at([Choice(stack, layer, "")]) for layer in stack.layers[:-1:EVERY]}
+    if stack.first is not None:
+        found["input of block 0"] = at([Choice(stack, stack.first, "")])
+    return found
+
+
+def table(texts: list[str]) -> None:
+    """Print the mean rank correlation for each layer, cam and baseline as a Markdown table."""
+    av = AttentionVisualizer.from_pretrained("clearhead/sentiment")
+    embed: Any = av.model.get_input_embeddings()
+    padding = embed.weight[av._subject._loaded.processor.pad_token_id].detach()
+    baselines = {"zero": torch.zeros_like(padding), "[PAD]": padding}
+    found: dict[tuple[str, str, str], list[float]] = {}
+    av.model.requires_grad_(False)
+    for text in texts:
+        question = av._subject.question(text, Wanted(), Settings())
+        own = [i for i, unit in enumerate(question.items[0].units) if not unit.special]
+        truth = {name: integrated(question, baseline)[own] for name, baseline in baselines.items()}
+        for layer, scores in layers(question).items():
+            for cam in CAMS:
+                ranked = scores(cam)[own]
+                for name, other in truth.items():
+                    found.setdefault((layer, cam, name), []).append(spearman(ranked, other))
+    print(f"{len(texts)} sentences, Spearman with integrated gradients ({STEPS} steps), mean and 95 % interval\n")
+    print("| layer | cam | from zero vectors | from [PAD] |\n|---|---|---|---|")
+    for layer, cam in dict.fromkeys((layer, cam) for layer, cam, _ in found):
+        cells = []
+        for name in baselines:
+            values = found[layer, cam, name]
+            low, high = interval(values)
+            cells.append(f"{np.mean(values):.3f} ({low:.3f} to {high:.3f})")
+        print(f"| {layer} | {cam} | {' | '.join(cells)} |", flush=True)
+
+
+def main() -> None:
+    """Read the arguments."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sst2", type=Path, help="the folder with dev.tsv")
+    parser.add_argument("--sentences", type=int, default=MOST)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    table(sentences(given.sst2)[: given.sentences])
+
+
+if __name__ == "__main__":
+    main()
