@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from typing import IO
+import weakref
 
 import torch
 from torch import Tensor
@@ -13,20 +13,28 @@ from clearhead.attention.sites import Fused, Holder, Site
 MOST = 2**26  # bytes that stay in memory; what comes after them goes to a temporary file
 
 
+class _Spool:
+    """A temporary file that is closed, and so gone, with the last tensor that waits in it."""
+
+    def __init__(self) -> None:
+        self.file = tempfile.TemporaryFile(prefix="clearhead-")  # noqa: SIM115
+        weakref.finalize(self, self.file.close)
+
+
 class Waiting:
     """A tensor in a file, read when asked for."""
 
-    def __init__(self, file: IO[bytes], tensor: Tensor) -> None:
+    def __init__(self, spool: _Spool, tensor: Tensor) -> None:
         whole = tensor.detach().contiguous()
-        self._shape, self._dtype, self._file = tuple(whole.shape), whole.dtype, file
-        self._start, self._bytes = file.seek(0, 2), whole.numel() * whole.element_size()
-        file.write(whole.reshape(-1).view(torch.uint8).numpy().data)
+        self._shape, self._dtype, self._spool = tuple(whole.shape), whole.dtype, spool
+        self._start, self._bytes = spool.file.seek(0, 2), whole.numel() * whole.element_size()
+        spool.file.write(whole.reshape(-1).view(torch.uint8).numpy().data)
 
     @property
     def value(self) -> Tensor:
         """The tensor."""
-        self._file.seek(self._start)
-        read = bytearray(self._file.read(self._bytes))
+        self._spool.file.seek(self._start)
+        read = bytearray(self._spool.file.read(self._bytes))
         return torch.frombuffer(read, dtype=self._dtype).reshape(self._shape)
 
 
@@ -35,7 +43,7 @@ class Shelf:
 
     def __init__(self, most: int = MOST) -> None:
         self._most, self._used = most, 0
-        self._file: IO[bytes] | None = None
+        self._spool: _Spool | None = None
 
     def put(self, site: Site) -> None:
         """Let the operands of a fused attention wait; its values are not kept."""
@@ -48,6 +56,5 @@ class Shelf:
         self._used += tensor.numel() * tensor.element_size()
         if self._used <= self._most or tensor.device.type != "cpu":
             return held
-        if self._file is None:
-            self._file = tempfile.TemporaryFile(prefix="clearhead-")  # noqa: SIM115  # closed with the shelf's last user
-        return Waiting(self._file, tensor)
+        self._spool = self._spool or _Spool()
+        return Waiting(self._spool, tensor)
