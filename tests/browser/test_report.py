@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from clearhead.render import fragment, save
+from render.attention_examples import ATTENTIONS, short
 from render.drawn_examples import GENERATIONS, PICTURES, captioned, continuation, digit, patches, pixels, translation
 from render.examples import ALL, leaking, pair, review
 from render.unclaimed_examples import MAPS, ROWS, cam, features, heat, looked, rollout
@@ -25,7 +26,7 @@ ARGUMENTS = (
 SCHEMES = ["light", "dark"]
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 
-DRAWN = {**PICTURES, **GENERATIONS, **MAPS, **ROWS}
+DRAWN = {**PICTURES, **GENERATIONS, **MAPS, **ROWS, **ATTENTIONS}
 EVERYTHING = {**ALL, **DRAWN}
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: sudo apt-get install chromium")
@@ -270,6 +271,23 @@ def test_the_verdict_of_a_cross_check_is_heard(opened):
     assert "−0.12" in told
     assert "agrees in 3" not in told
     assert "Agrees in 3 of 5 rows" in opened([looked()]).locator(".check").aria_snapshot()
+
+
+# ---- attention -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_sharp_head_is_darker_where_it_looks_and_bare_elsewhere(opened, scheme):
+    made = short()
+    tab = opened([made], scheme=scheme)
+    table = made["encoder"].layer(0).head(3)
+    query, key = divmod(int(table.argmax()), 17)
+    frame = tab.locator(".heads .cell").nth(3)
+    frame.scroll_into_view_if_needed()
+    where = ((key + 0.5) / 17, (query + 0.5) / 17)
+    red, _, blue = pixel(frame, *where)
+    assert blue > red + 60
+    assert frame.locator("title").text_content().startswith("layer 0, head 3: entropy ")
 
 
 # ---- generations ---------------------------------------------------------------------------------------------------

@@ -6,21 +6,26 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from clearhead.render.generation import Generation, generation
+from clearhead.render.looks import Looks, looks
 from clearhead.render.scene import Scene, scene
 
 if TYPE_CHECKING:
+    from clearhead.attentions import AttentionMaps
     from clearhead.generations import GenerationMap
     from clearhead.maps import RelevanceMap
 
-    Item: TypeAlias = RelevanceMap | GenerationMap
+    Item: TypeAlias = RelevanceMap | GenerationMap | AttentionMaps
 
-Drawing: TypeAlias = "Scene | Generation"
+Drawing: TypeAlias = "Scene | Generation | Looks"
 
 
 def drawing(found: Item) -> Drawing:
-    """The scene of a map or of a generation."""
+    """The scene of a map, of a generation or of attention."""
+    from clearhead.attentions import AttentionMaps
     from clearhead.generations import GenerationMap
 
+    if isinstance(found, AttentionMaps):
+        return looks(found)
     return generation(found) if isinstance(found, GenerationMap) else scene(found)
 
 

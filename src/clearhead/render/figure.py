@@ -19,6 +19,7 @@ from clearhead.render import colours
 from clearhead.render.books import Books, Step
 from clearhead.render.drawings import drawing as drawing_of
 from clearhead.render.figure_parts import BAR, LOOK, THIN, bar, prepare, row, title, typeset, write, writing
+from clearhead.render.looks import Looks
 from clearhead.render.scene import Scene, Stream
 from clearhead.render.texts import Amount, shortened
 
@@ -43,9 +44,13 @@ SALT = "clearhead"  # so that the same map gives the same SVG
 def figure(found: Item) -> tuple[Figure, list[Axes]]:
     """A figure of a map: for each stream its picture, if it has one, and bars for its largest units; last, the books.
 
-    Of a generation, the matrix and the sums of its rows.
+    Of a generation, the matrix and the sums of its rows; of attention, its heads.
     """
     drawing = drawing_of(found)
+    if isinstance(drawing, Looks):
+        from clearhead.render import figure_looks
+
+        return figure_looks.figure(drawing)
     if not isinstance(drawing, Scene):
         from clearhead.render import figure_matrix
 

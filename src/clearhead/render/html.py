@@ -11,6 +11,7 @@ from clearhead.render.agreement import Tally
 from clearhead.render.books import Axis
 from clearhead.render.drawings import drawings
 from clearhead.render.pictures import MANY
+from clearhead.render.texts import shortened
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from clearhead.render.drawings import Item
 
 BARS = 24  # units with a bar of their own in sight; the rest is a click away
+LABEL = 14  # characters beside a table of attention
 LEAKS = 8  # modules per cause, the same
 
 _TEMPLATES = "templates"
@@ -105,11 +107,13 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters.update(tone=_tone, typeset=_typeset, step=lambda each: _step_name(colours.level(each)))
+    environment.filters["short"] = lambda text: shortened(text, LABEL)
     environment.globals.update(
         place=_place,
         part=_part,
         opacity=_opacity,
         overlay=paint.overlay,
+        faded=paint.faded,
         under=paint.under,
         extent=paint.extent,
         described=paint.described,

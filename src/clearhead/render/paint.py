@@ -93,6 +93,18 @@ def overlay(stream: Stream, side: int = SMOOTH) -> str:
     return address(Image.fromarray(shades(dots(stream, side))))
 
 
+def faded(opacity: NDArray[np.uint8]) -> str:
+    """One colour at these opacities [rows, columns] as the address of a PNG with a palette of 256."""
+    from PIL import Image
+
+    if not opacity.size:
+        return ""
+    image = Image.fromarray(np.ascontiguousarray(opacity)).convert("L")
+    image = Image.frombytes("P", image.size, image.tobytes())
+    image.putpalette([int(colours.HEAT_PLUS[i : i + 2], 16) for i in (1, 3, 5)] * 256)
+    return address(image, transparency=bytes(range(256)))
+
+
 def under(picture: Picture, side: int = UNDER) -> str:
     """The grey picture below the relevance as the address of a PNG of at most `side` pixels, or nothing."""
     from PIL import Image

@@ -165,8 +165,8 @@ def grey(picture: Picture) -> Image:
     return opened(picture).convert("L")
 
 
-def address(image: Any) -> str:
+def address(image: Any, **options: Any) -> str:
     """An image that was made here, as a `data:` address of a PNG."""
     data = io.BytesIO()
-    image.save(data, format="PNG", optimize=True)
+    image.save(data, format="PNG", optimize=True, **options)
     return ADDRESS + base64.b64encode(data.getvalue()).decode("ascii")
