@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 
 from clearhead.attention.flow import flow
+from clearhead.attention.gradcam import gradcam
 from clearhead.attention.gradients import gradient_attention
 from clearhead.attention.plain import attention
 from clearhead.attention.rollout import rollout
+from clearhead.attention.zeroing import value_zeroing
 from clearhead.attentions import WHAT_IT_IS
 from clearhead.batches import Method
 from clearhead.checks import agreement
@@ -58,6 +60,8 @@ METHODS: dict[str, Row] = {
         caution=WHAT_IT_IS,
     ),
     "gradient-attention": Row(function=gradient_attention, takes=("heads",), caution=WHAT_IT_IS),
+    "value-zeroing": Row(function=value_zeroing, takes=("layer",), ignores_target=True, caution=WHAT_IT_IS),
+    "gradcam": Row(function=gradcam, takes=("layer", "cam"), caution=ACTIVATIONS),
 }
 
 

@@ -25,6 +25,7 @@ FORMULAS = {
     "mean-gradient": "Each channel of the layer weighs its gradient's mean over all positions",
     "elementwise": "Each entry of the layer weighs its own gradient",
 }
+ROUNDING = 1e-3  # of the sum of absolute products: scores below it are what is left of values that cancel
 Supports = Mapping[Layer, frozenset[int]]
 
 
@@ -64,6 +65,7 @@ def asked(sight: Sight, stacks: Sequence[Stack], aim: Aim) -> tuple[Target, Tens
     """A target and its value. Raises ModelError if it depends on nothing, NonFiniteError."""
     with torch.inference_mode(False), torch.enable_grad():
         target, value = aim.ask(sight.outputs, 0)
+        value = value.reshape(())
     if not bool(torch.isfinite(value.detach()).all()):
         raise _not_finite("value", [layer for stack in stacks for layer in stack.layers])
     if not value.requires_grad:
@@ -71,7 +73,7 @@ def asked(sight: Sight, stacks: Sequence[Stack], aim: Aim) -> tuple[Target, Tens
             "The target must depend on the input by differentiable operations; no gradient reaches any layer. Is the "
             "model computing under `torch.no_grad()`, or with whole numbers?"
         )
-    return target, value.reshape(())
+    return target, value
 
 
 # ---- the layer -----------------------------------------------------------------------------------------------------
@@ -231,10 +233,17 @@ def mapped(sight: Sight, choices: Sequence[Choice], aim: Aim, cam: str, notes: t
 def _enter(scores: _Scores, sight: Sight, choice: Choice, value: Tensor, cam: str) -> None:
     """Enter the scores of one sequence."""
     stack, layer = choice.stack, choice.layer
-    own = _scores(choice, value, cam)
-    if own is None:
+    (gradient,) = gradients(value, [layer])
+    if gradient is None or not bool(gradient.any()):
         scores.warnings.append(f"The target does not depend on {stack.stream!r}; its scores are 0.")
         return
+    states = layer.placed.laid(layer.state.value)
+    if cam == "elementwise" and _cancels(states, gradient):
+        scores.warnings.append(
+            f"The scores of {layer} cancel to rounding: a norm right behind it takes no notice of the length of its "
+            "vectors. Choose an earlier layer, or cam='mean-gradient'."
+        )
+    own = _scores(choice, value, weighed(states, gradient, _known(layer.placed), cam))
     grid = grid_of(sight.question, stack.row)
     if grid is not None and cam == "mean-gradient":
         if not bool((own > 0).any()):
@@ -255,19 +264,20 @@ def _enter(scores: _Scores, sight: Sight, choice: Choice, value: Tensor, cam: st
         scores.units[first_unit : first_unit + len(resized)] = resized.cpu().numpy()
 
 
-def _scores(choice: Choice, value: Tensor, cam: str) -> Tensor | None:
-    """The score of each place of a layer: 0 where the target cannot depend on it; None if it does nowhere."""
-    layer = choice.layer
-    (gradient,) = gradients(value, [layer])
-    if gradient is None:
-        return None
-    scores = weighed(layer.placed.laid(layer.state.value), gradient, _known(layer.placed), cam)
-    first = choice.stack.first or layer
+def _scores(choice: Choice, value: Tensor, scores: Tensor) -> Tensor:
+    """The scores of the places of a layer, 0 where the target cannot depend on it."""
+    first = choice.stack.first or choice.layer
     reach = supports(value, [first])[first]
-    for place, covered in enumerate(layer.placed.covers or ()):
+    for place, covered in enumerate(choice.layer.placed.covers or ()):
         if not isinstance(covered, str) and reach.isdisjoint(covered):
             scores[place] = 0
     return scores
+
+
+def _cancels(states: Tensor, gradient: Tensor) -> bool:
+    """Do the products of all entries add up to nothing at each place, though they are not 0?"""
+    products = states * gradient
+    return float(products.sum(-1).abs().sum()) <= ROUNDING * float(products.abs().sum())
 
 
 def weighed(states: Tensor, gradient: Tensor, known: Tensor, cam: str) -> Tensor:

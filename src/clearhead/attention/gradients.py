@@ -48,7 +48,7 @@ def _slopes(looked: Looked) -> Mapping[Layer, Tensor]:
             "The target must depend on an attention by differentiable operations; no gradient reaches one. Is the "
             "model computing under `torch.no_grad()`? Choose method='rollout', which needs no gradient."
         )
-    found = torch.autograd.grad(looked.value.reshape(()), outputs, retain_graph=True, allow_unused=True)
+    found = torch.autograd.grad(looked.value, outputs, retain_graph=True, allow_unused=True)
     return {layer: gradient for layer, gradient in zip(layers, found, strict=True) if gradient is not None}
 
 

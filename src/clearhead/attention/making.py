@@ -75,6 +75,7 @@ def each(
 def _looked(sight: Sight, aim: Aim) -> Looked:
     with torch.inference_mode(False), torch.enable_grad():
         target, value = aim.ask(sight.outputs, 0)
+        value = value.reshape(())
         return Looked(sight=sight, target=target, value=value, begin=starts(sight, value), horizon=aim.horizon)
 
 
