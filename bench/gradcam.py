@@ -11,7 +11,6 @@ The output of the last block is what `layer=-1` would be if it were not refused:
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +18,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from tqdm import tqdm
 
 from bench.tasks import sentences
 from clearhead import AttentionVisualizer, Settings
-from clearhead.attention.gradcam import Choice, chosen, mapped
-from clearhead.attention.stacks import stacked
+from clearhead.attention.gradcam import asked, chosen, weighed
+from clearhead.attention.stacks import gradients, stacked
 from clearhead.question import Question
 from clearhead.subjects import Wanted
 
 STEPS, MOST, ROUNDS = 20, 200, 10_000
-EVERY = 2  # blocks: of those that are not chosen, for comparison
 CAMS = ("mean-gradient", "elementwise")
 
 
@@ -69,20 +68,22 @@ def interval(values: list[float]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def layers(question: Question) -> dict[str, Callable[[str], NDArray[np.float64]]]:
-    """The scores at the layer that is chosen, at the output of each block and before them, given the cam."""
+def layers(question: Question) -> dict[tuple[str, str], NDArray[np.float64]]:
+    """The scores at the layer that is chosen, at the output of each block and before them, for each cam."""
     sight, stacks = stacked(question)
-    default = chosen(sight, stacks, None)
     (stack,), (aim,) = stacks, question.items[0].aims
-
-    def at(choices: list[Choice]) -> Callable[[str], NDArray[np.float64]]:
-        return lambda cam: mapped(sight, choices, aim, cam).relevance
-
-    found = {"chosen by itself": at(default)}
-    found["output of the last block"] = at([Choice(stack, stack.layers[-1], "")])
-    found |= {f"output of block {layer.number}": at([Choice(stack, layer, "")]) for layer in stack.layers[:-1:EVERY]}
+    (default,) = chosen(sight, stacks, None)
+    looked_at = [("chosen by itself", default.layer), ("output of the last block", stack.layers[-1])]
+    looked_at += [(f"output of block {layer.number}", layer) for layer in stack.layers[:-1]]
     if stack.first is not None:
-        found["input of block 0"] = at([Choice(stack, stack.first, "")])
+        looked_at.append(("input of block 0", stack.first))
+    _, value = asked(sight, stacks, aim)
+    found = {}
+    for (name, layer), gradient in zip(looked_at, gradients(value, [e for _, e in looked_at]), strict=True):
+        states = layer.placed.laid(layer.state.value)
+        for cam in CAMS:
+            if gradient is not None:
+                found[name, cam] = weighed(states, gradient, torch.arange(len(states)), cam).numpy()
     return found
 
 
@@ -94,15 +95,13 @@ def table(texts: list[str]) -> None:
     baselines = {"zero": torch.zeros_like(padding), "[PAD]": padding}
     found: dict[tuple[str, str, str], list[float]] = {}
     av.model.requires_grad_(False)
-    for text in texts:
+    for text in tqdm(texts, desc="sentences"):
         question = av._subject.question(text, Wanted(), Settings())
         own = [i for i, unit in enumerate(question.items[0].units) if not unit.special]
         truth = {name: integrated(question, baseline)[own] for name, baseline in baselines.items()}
-        for layer, scores in layers(question).items():
-            for cam in CAMS:
-                ranked = scores(cam)[own]
-                for name, other in truth.items():
-                    found.setdefault((layer, cam, name), []).append(spearman(ranked, other))
+        for (layer, cam), scores in layers(question).items():
+            for name, other in truth.items():
+                found.setdefault((layer, cam, name), []).append(spearman(scores[own], other))
     print(f"{len(texts)} sentences, Spearman with integrated gradients ({STEPS} steps), mean and 95 % interval\n")
     print("| layer | cam | from zero vectors | from [PAD] |\n|---|---|---|---|")
     for layer, cam in dict.fromkeys((layer, cam) for layer, cam, _ in found):
