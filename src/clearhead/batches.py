@@ -15,13 +15,16 @@ from clearhead.config import Settings
 from clearhead.errors import ModelError
 from clearhead.maps import RelevanceMap
 from clearhead.question import Question
-from clearhead.subjects import Subject, length, shape
+from clearhead.subjects import Subject, length, repeated, shape
 
 Method = Callable[[Question, Settings], Iterator[tuple[int, RelevanceMap]]]
 Numbered = tuple[int, RelevanceMap]
 
 WINDOW = 256  # questions that are held at a time, to find those of a like length
 MOST = 32  # items together: beyond, a processor does not get faster
+ROWS = 8  # of one generation together: each more repeats the forward pass to save a backward pass
+POSITIONS = 512  # of all these rows: beyond, a processor does not get faster
+REPEATED = ("lrp",)  # methods that explain the n-th aims of all items of a batch in one backward pass
 SHARE = 0.5  # of the free memory may be used
 LAYERS_KEPT = 3  # tensors kept for the way back, for each that a layer reads or writes
 UNKNOWN_MEMORY = 2**30  # bytes, where the system does not say
@@ -75,14 +78,43 @@ def _together(
 
 
 def one(question: Question, method: Method, settings: Settings) -> Iterator[RelevanceMap]:
-    """The maps of one question as they come. Raises ModelError if memory does not suffice."""
-    try:
-        for _, each in method(question, settings):
-            yield each
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not _out_of_memory(error):
-            raise
-        raise _too_large(question) from error
+    """The maps of one question as they come; of a generation, some rows are explained together.
+
+    Raises ModelError if memory does not suffice.
+    """
+    size, done, note = _rows_together(question, settings), 0, ""
+    while True:
+        try:
+            for _, each in method(repeated(_from(question, done), size), settings):
+                yield _noted(each, note)
+                done += 1
+            return
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            if size == 1:
+                raise _too_large(question) from error
+        note = f"Memory ran out with {size} rows at a time; they were explained {size // 2} at a time."
+        size //= 2
+        _release()
+
+
+def _from(question: Question, done: int) -> Question:
+    """The rest of a question about one item of which so many aims were explained."""
+    if not done:
+        return question
+    (item,) = question.items
+    return replace(question, items=(replace(item, aims=item.aims[done:]),))
+
+
+def _rows_together(question: Question, settings: Settings) -> int:
+    """How many rows of a generation are explained in one backward pass, each with a copy of the input."""
+    most = min(len(question.items[0].aims), settings.batch_size or ROWS)
+    if most == 1 or settings.method not in REPEATED or shape(question) is None:
+        return 1
+    if settings.batch_size:
+        return most
+    return _fitting(question.model, [(0, question)] * most, min(most, POSITIONS // length(question)))
 
 
 def _too_large(question: Question) -> ModelError:

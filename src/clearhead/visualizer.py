@@ -189,7 +189,8 @@ class AttentionVisualizer:
         chosen = self._settings(asked)
         methods.check(chosen, wanted)
         regroup = _regrouping(units)
-        for each in self._rows(self._question(inputs, wanted, chosen, units), chosen):
+        by_itself = replace(chosen, batch_size=1)  # so that no row waits for another
+        for each in self._rows(self._question(inputs, wanted, chosen, units), by_itself):
             yield regroup(each)
 
     @overload
@@ -308,6 +309,6 @@ def _check_kinds(inputs: Sequence[Any]) -> None:
     other = next((n for n, each in enumerate(kinds) if each != kinds[0]), None)
     if other is not None:
         raise UsageError(
-            f"A list holds inputs of one kind; found a {kinds[0]} first and a {kinds[other]} in place {other + 1}. "
+            f"A list holds inputs of one kind; found {kinds[0]} first and {kinds[other]} in place {other + 1}. "
             "Explain them in two calls."
         )

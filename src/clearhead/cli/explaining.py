@@ -29,7 +29,7 @@ def explained(
     """One result after the other, so that a long input streams, with `rows` each map of a generation by itself."""
     for first in range(0, len(inputs), TOGETHER):
         some = inputs[first : first + TOGETHER]
-        with quiet(), status(f"explaining {first + 1} to {first + len(some)} of {len(inputs)}"):
+        with quiet():  # a list has a bar of its own
             found = _together(visualizer, some, asked) if len(some) > 1 else None
         if found is not None:
             yield from (row for each in found for row in (getattr(each, "rows", [each]) if rows else [each]))

@@ -68,6 +68,14 @@ class Recording:
         with torch.inference_mode(False), torch.enable_grad():
             return self._run.tape.under(function, *args, **kwargs)
 
+    def asked(self, function: Callable[..., Any], outputs: list[Any], item: int) -> Any:
+        """Call `function` under the tape about one item of the batch, whose are the leaks of all it computes."""
+        self._run.item = item
+        try:
+            return self.watched(function, outputs, item)
+        finally:
+            self._run.item = None
+
     def source(self, value: Tensor) -> Tensor:
         """A copy of a float tensor to compute with, whose relevance will be known."""
         with torch.inference_mode(False), torch.enable_grad():

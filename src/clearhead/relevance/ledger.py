@@ -15,11 +15,15 @@ from clearhead.tape import Keeper, Kept
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where in the model something happened: the operation, the path of its module, and which call it was."""
+    """Where in the model something happened: the operation, the path of its module, and which call it was.
+
+    `item` is the item of the batch that the call was about, if it was about one.
+    """
 
     operation: str
     module: str
     call: int
+    item: int | None = None
 
 
 class Ledger:
@@ -34,7 +38,8 @@ class Ledger:
 
     def book(self, cause: str, place: Place, amount: Tensor, *, returned: bool = False) -> None:
         """Write down that `amount` (summed over all its entries) leaked at `place`."""
-        self._amounts.setdefault((cause, place, returned), []).append(by_item(amount, self.batch))
+        amounts = by_item(amount, self.batch) if place.item is None else self._of(place.item, amount)
+        self._amounts.setdefault((cause, place, returned), []).append(amounts)
 
     def entries(self) -> tuple[tuple[LedgerEntry, ...], ...]:
         """For each item one entry per cause, module and operation, in forward order; zeros are left out."""
@@ -52,6 +57,11 @@ class Ledger:
     def clear(self) -> None:
         """Forget all amounts, before another backward pass over the same recording."""
         self._amounts.clear()
+
+    def _of(self, item: int, amount: Tensor) -> Tensor:
+        """An amount that is one item's [batch]."""
+        whole = by_item(amount, 1)
+        return torch.cat([whole if n == item else torch.zeros_like(whole) for n in range(self.batch)])
 
     def _read(self) -> dict[tuple[str, Place, bool], list[float]]:
         if not self._amounts:

@@ -47,12 +47,13 @@ class _Watched:
         self._question, self._settings, self._notes = question, settings, notes
         self._recording = Recording(Run(settings, question.model, ROWS, batch=len(question.items)))
         self._outputs, self._counts = _forward(self._recording, question)
+        self._apart: dict[int, _Watched] = {}
 
     def round(self, n: int, *, last: bool) -> Iterator[tuple[int, RelevanceMap]]:
         """The maps of the n-th aims of all items that have so many."""
         question = self._question
         asked = [i for i, item in enumerate(question.items) if n < len(item.aims)]
-        found = [self._recording.watched(question.items[i].aims[n].ask, self._outputs, i) for i in asked]
+        found = [self._recording.asked(question.items[i].aims[n].ask, self._outputs, i) for i in asked]
         for i, (_, value) in zip(asked, found, strict=True):
             if not bool(torch.isfinite(value.detach()).all()):
                 raise _not_finite("value", _audited(question.alone(i), n, self._settings).first_value)
@@ -80,10 +81,19 @@ class _Watched:
             recipe=question.recipe,
         )
         if len(question.items) > 1 and not _told_apart(found):
-            return _the_map(question.alone(i), n, self._settings)
+            return self._alone(i, n)
         if not np.isfinite(relevance).all():
             raise _not_finite("relevance", _audited(question.alone(i), n, self._settings).first_relevance)
         return found if _closed(found) else _with_residual_named(found, question.alone(i), n, self._settings)
+
+    def _alone(self, i: int, n: int) -> RelevanceMap:
+        """The map of an item that the batch does not tell apart, watched by itself, once for all of its aims."""
+        question, last = self._question, n + 1 == len(self._question.items[i].aims)
+        watched = self._apart.pop(i, None) or _Watched(question.alone(i), self._settings, self._notes)
+        if not last:
+            self._apart[i] = watched
+        ((_, found),) = watched.round(n, last=last)
+        return found
 
     def _units(
         self, propagation: Propagation, i: int, horizon: int | None
@@ -105,13 +115,6 @@ class _Watched:
             for k, (grid, name, _) in enumerate(learned)
         )
         return (*units, *more), np.append(relevance, [amount for _, _, amount in learned]), strays
-
-
-def _the_map(question: Question, n: int, settings: Settings) -> RelevanceMap:
-    """The n-th map of a question about one item."""
-    (item,) = question.items
-    single = replace(question, items=(replace(item, aims=(item.aims[n],)),), apart=())
-    return next(lrp(single, settings))[1]
 
 
 def _closed(found: RelevanceMap) -> bool:

@@ -100,11 +100,13 @@ class Run:
     def __init__(self, settings: Settings, model: nn.Module | None, rows: dict[str, Row], *, batch: int = 1) -> None:
         self.settings = settings
         self.batch = batch
+        self.item: int | None = None
         self.ledger = Ledger(batch)
         self.keeper = Keeper()
         self.lookups: list[Lookup] = []
         self.images: Any = WeakTensorKeyDictionary()
         self.detached: Any = WeakTensorKeyDictionary()
+        self._shared: Any = WeakTensorKeyDictionary()
         self.rows = rows
         self.tape = Tape(self.interpret, model)
         self._model = model
@@ -179,7 +181,7 @@ class Run:
     def place(self, call: Call) -> Place:
         """Where the call stands; asked only by rows that have something to book."""
         self._calls += 1
-        return Place(call.operation.name, self.tape.module(), self._calls)
+        return Place(call.operation.name, self.tape.module(), self._calls, self.item)
 
     def account(self, call: Call) -> Account:
         """Where the leaks of the call are written down."""
@@ -188,11 +190,22 @@ class Run:
     def source(self, value: Tensor, indices: Tensor | None = None, first: int = 0, length: int | None = None) -> Tensor:
         """End relevance here: the model goes on with a copy of a new leaf, of which each item has its own."""
         name = self.tape.module() if indices is not None else self.learned(value) or ""
+        looked_up = value
         if self.batch > 1 and value.dim() == 3 and value.shape[0] == 1:
             value = value.expand(self.batch, -1, -1)
         leaf = value.detach().clone().requires_grad_()
         self.lookups.append(Lookup(leaf, name, indices, first, length))
-        return leaf.clone()
+        copy = leaf.clone()
+        if self.batch > 1 and looked_up.dim() == 2 and indices is not None:
+            self._shared[copy] = (looked_up.detach(), indices)
+        return copy
+
+    def own(self, x: Tensor, beside: Tensor) -> Tensor:
+        """Of looked-up vectors [T, d] that all items share, a copy for each item, as `beside` [B, T, d] has them."""
+        if beside.dim() != 3 or beside.shape[0] != self.batch or x not in self._shared:
+            return x
+        value, indices = self._shared[x]
+        return self.source(value.unsqueeze(0), indices)
 
     def learned(self, value: object) -> str | None:
         """The name of the parameter or buffer of the model that the value is, or is a view of."""

@@ -1,6 +1,6 @@
 """A model with its processor: loading, tasks, inputs to units, targets, questions."""
 
-from clearhead.subjects.joining import length, shape
+from clearhead.subjects.joining import length, repeated, shape
 from clearhead.subjects.loading import Loaded, Pooling, check_pooling, load
 from clearhead.subjects.subject import Subject, kind
 from clearhead.subjects.tasks import NAMES as TASKS
@@ -22,6 +22,7 @@ __all__ = [
     "length",
     "load",
     "one_each",
+    "repeated",
     "shape",
     "task_of",
 ]

@@ -1,4 +1,7 @@
-"""Questions about one input each become one question about many: padded on the right, whatever the tokenizer does."""
+"""Questions about one input each become one question about many: padded on the right, whatever the tokenizer does.
+
+What a model writes needs no mask of its own: each place of it sees those before it, and padding stands behind.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,7 @@ def shape(question: Question) -> tuple[object, ...] | None:
 
     Ids and masks [1, T] may differ in length, as long as a mask tells what is padding.
     """
-    aims = [aim for item in question.items for aim in item.aims]
-    if len(aims) != 1 or aims[0].alone:
+    if len(question.items) != 1 or any(aim.alone for aim in question.items[0].aims):
         return None
     found: list[object] = [question.task]
     for part in question.passes:
@@ -57,6 +59,18 @@ def joined(questions: Sequence[Question], padding: int) -> Question:
     return replace(first, passes=passes, items=items, apart=tuple(questions))
 
 
+def repeated(question: Question, count: int) -> Question:
+    """A question about one item as one about `count` copies of it, of which the n-th has every count-th aim from n on.
+
+    The n-th aims of all copies are explained in one backward pass, and come in the order of the aims.
+    """
+    if count == 1:
+        return question
+    (item,) = question.items
+    copies = [replace(question, items=(replace(item, aims=item.aims[n::count]),)) for n in range(count)]
+    return joined(copies, padding=0)
+
+
 def _is_text(name: str, value: Any) -> bool:
     return isinstance(value, Tensor) and value.dim() == 2 and name.endswith(("ids", "mask"))
 
@@ -65,5 +79,5 @@ def _stacked(name: str, tensors: Sequence[Tensor], padding: int) -> Tensor:
     if not _is_text(name, tensors[0]):
         return torch.cat(list(tensors))
     longest = max(tensor.shape[1] for tensor in tensors)
-    filler = padding if name == "input_ids" else 0
+    filler = padding if name.endswith("input_ids") else 0
     return torch.cat([pad(tensor, (0, longest - tensor.shape[1]), value=filler) for tensor in tensors])

@@ -79,7 +79,8 @@ def _sum(run: Run, call: Call, first: float, second: float) -> Any:
     """`first * x + second * other`: two dependents are torch's own; a constant one is a leak."""
     x, other = call.get(0, "input"), call.get(1, "other")
     if dependent(x) and dependent(other):
-        return mark(run, call, call.native())
+        args = (run.own(x, other), run.own(other, x))
+        return mark(run, call, call.function(*args, *call.args[2:], **_without_terms(call)))
     moving, constant = (x, other) if dependent(x) else (other, x)
     if by_position(run, moving, constant):
         vectors = run.source(constant.unsqueeze(0) if run.batch > 1 and constant.dim() == 2 else constant)
