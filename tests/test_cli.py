@@ -484,7 +484,7 @@ def test_a_picture_of_a_digit_from_the_shell():
     )
     assert (done.returncode, done.stderr) == (0, "")
     parsed = json.loads(done.stdout)
-    assert (parsed["target"]["label"], parsed["target"]["contrast"]) == ("5", "others")
+    assert (parsed["target"]["label"], parsed["target"]["contrast"]) == ("class 5", "others")
     assert parsed["units"][0]["box"] == [0, 0, 4, 4]
 
 

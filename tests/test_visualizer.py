@@ -73,7 +73,7 @@ def test_three_classes_take_the_logit_unless_a_contrast_is_named() -> None:
     alone = av.explain(ids, target=2)
     assert alone.target.kind == "class"
     against = av.explain(ids, target=2, contrast=0)
-    assert against.target.contrast == "0"
+    assert against.target.contrast == "class 0"
     logits = Bag().eval()(ids["ids"])[0].detach()
     assert alone.value == pytest.approx(float(logits[2]), rel=1e-5)
     assert against.value == pytest.approx(float(logits[2] - logits[0]), rel=1e-5)

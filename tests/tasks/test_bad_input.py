@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from clearhead import AttentionVisualizer
-from clearhead.errors import UsageError
+from clearhead.errors import ModelError, UsageError
 from tasks.gallery import LIMIT, gallery, names, picture
 from tasks.plainly import door
 
@@ -75,6 +75,7 @@ PAIR = ("What is the capital?", "The capital of France is Paris.")
         (GPT2, "A man", {"continuation": " man" * LIMIT}, f"at most {LIMIT} tokens"),
         (GPT2, "A man", {"generate": LIMIT}, f"at most {LIMIT} tokens"),
         (BART, "A man", {"continuation": "ein Haus " * LIMIT}, f"at most {LIMIT} tokens"),
+        (BART, "A man", {"generate": 5000}, f"at most {LIMIT} tokens.*5000.*At most {LIMIT} fit"),
         (BERT, "a film", {"generate": 3}, "generate"),
         (VIT, picture(), {"continuation": " and"}, "continuation"),
         (BERT, "a film", {"first_piece": True}, "first_piece"),
@@ -100,7 +101,13 @@ PAIR = ("What is the capital?", "The capital of France is Paris.")
         (CLIP, picture(), {}, r"\(image, text\)"),
         (CLIP, ("a film", picture()), {}, "(?i)image|text"),
         (VIT, 7, {}, "int"),
-        (VIT, (picture(), picture()), {}, "(?i)image"),
+        (VIT, (picture(), picture()), {}, "one image; found an image and an image.*Pass one"),
+        (VIT, (picture(), "a film"), {}, r"one image; found an image and a text\. Leave out the text \(--text\)"),
+        (BERT, (picture(), "a film"), {}, r"found an image and a text\. Leave out the image \(--image\)"),
+        (READER, (picture(), "a film"), {}, r"found an image and a text\. Leave out the image \(--image\)"),
+        (EMBEDDER, (picture(), "a film"), {}, r"found an image and a text\. Leave out the image \(--image\)"),
+        (GPT2, (picture(), "a film"), {}, r"found an image and a text\. Leave out the image \(--image\)"),
+        (BART, picture(), {}, r"found an image\. Leave out the image \(--image\)"),
         (BERT, b"a film", {}, "bytes"),
         (BERT, None, {}, "NoneType"),
         # texts that say nothing, or too much
@@ -148,6 +155,15 @@ def test_a_list_holds_one_kind(name: str, given: list[Any]) -> None:
         door(name).explain(given)
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [(["a film", picture()], "text first and image in"), ([picture(), "a"], "image first and text in")],
+)
+def test_a_list_says_which_kinds_it_found(given: list[Any], told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        door(BERT).explain(given)
+
+
 def test_an_error_in_a_list_says_which() -> None:
     with pytest.raises(UsageError, match=r"(?s)visible character"):
         door(BERT).explain(["a film", "", "a man"])
@@ -160,6 +176,21 @@ def test_an_unknown_task_is_told() -> None:
     one = gallery(BERT)
     with pytest.raises(UsageError, match="Did you mean 'masked-lm'"):
         AttentionVisualizer(one.model, one.processor, task="maskedlm")
+
+
+def test_a_task_that_the_model_has_no_head_for_is_told(tiny_classifier: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        AttentionVisualizer.from_pretrained(tiny_classifier, task="image-classification")
+    assert str(caught.value) == (
+        f"The model {tiny_classifier!r} (BertForSequenceClassification) has no head for image-classification; its task "
+        "is text-classification. Leave out the task, or choose another model."
+    )
+
+
+def test_without_room_nothing_is_generated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gallery(BART).model, "generate", lambda **_: pytest.fail("generated"))
+    with pytest.raises(UsageError, match=f"at most {LIMIT} tokens"):
+        door(BART).explain("A man", generate=LIMIT + 1)
 
 
 @pytest.mark.parametrize("name", [BERT, GPT2, VIT])

@@ -87,6 +87,27 @@ def test_a_class_against_the_mean_of_all_others(name: str, target: int | None) -
     balanced(found)
 
 
+def test_a_class_that_is_a_number_is_called_a_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or else a report reads `2 = 0.53`; the label that is read out may be given back."""
+    one = gallery("image-classification/vit")
+    monkeypatch.setattr(one.model.config, "id2label", {n: str(n + 5) for n in range(4)})
+    found = door(one.name).explain(one.inputs[0], target=2, contrast=3)
+    assert (found.target.index, str(found.target)) == (2, "class 7 against class 8")
+    for target in ("class 7", "7", 2):
+        same(door(one.name).explain(one.inputs[0], target=target, contrast="class 8"), found)
+    with pytest.raises(UsageError, match="found 'class x'"):
+        door(one.name).explain(one.inputs[0], target="class x")
+
+
+def test_a_class_without_a_name_is_called_by_its_number() -> None:
+    av = AttentionVisualizer(torch.nn.Linear(3, 4))
+    inputs = {"input": torch.tensor([[1.0, 2.0, 3.0]])}
+    assert av.explain(inputs, target=1).target.label == "class 1"
+    assert av.explain(inputs, target="class 3", contrast=2).target.contrast == "class 2"
+    with pytest.raises(UsageError, match="0 to 3; found 7"):
+        av.explain(inputs, target="class 7")
+
+
 def test_of_two_classes_the_other_is_all_others() -> None:
     name = "text-classification/bert"
     text = gallery(name).inputs[0]

@@ -134,6 +134,7 @@ def translation(setting: Setting, given: Any, wanted: Wanted) -> Posed:
         start, new = _labels(setting, wanted.continuation)
     else:
         most = wanted.generate or producing.usual_length(setting.model, setting.limit)
+        producing.check_room(setting.limit, 0, most)
         start, *new = producing.generated(setting.model, source.part.tensors, most, setting.tokenizer)
     producing.check_room(setting.limit, 0, len(new))
     if not new:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -76,6 +77,7 @@ def opened(given: Any) -> tuple[Image, list[str]]:
             "passed as a mapping, {'pixel_values': ...}."
         )
     _check_size(image.width, image.height)
+    _check_mode(image.mode)
     notes = []
     frames = image.info.get("frames", getattr(image, "n_frames", 1))
     if isinstance(frames, int) and frames > 1:
@@ -84,7 +86,7 @@ def opened(given: Any) -> tuple[Image, list[str]]:
         upright = ImageOps.exif_transpose(image)
         converted, more = _three_channels(upright)
     except (OSError, ValueError, SyntaxError) as error:
-        raise UsageError(f"The image cannot be read to its end: {error}. Save it again.") from error
+        raise UsageError(f"The image cannot be read to its end: {_said(error)}. Save it again.") from error
     return converted, [*notes, *more]
 
 
@@ -108,7 +110,9 @@ def _from_file(path: Path) -> Image:
     except OSError:  # a name that no file can have
         size = None
     if size is None:
-        raise UsageError(f"An image is a file that exists and no folder; {shortened(str(path))!r} is none.")
+        raise UsageError(
+            f"An image is a file that exists and no folder; {shortened(str(path))!r} is none. Check the path."
+        )
     if size > MOST_BYTES:
         raise UsageError(f"An image file has at most {MOST_BYTES:,} bytes; {path.name!r} has {size:,}. Shrink it.")
     try:
@@ -119,9 +123,24 @@ def _from_file(path: Path) -> Image:
                 image.load()
                 return _copied(image)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise _too_large(path.name) from error
+        raise _too_large(f"{path.name!r} with {_pixels(error)}") from error
+    except UsageError:
+        raise
     except (OSError, ValueError, SyntaxError) as error:
-        raise UsageError(f"The file {path.name!r} cannot be read as an image: {error}.") from error
+        raise UsageError(
+            f"The file {path.name!r} cannot be read as an image: {_said(error)}. Save it again, as PNG or JPEG."
+        ) from error
+
+
+def _said(error: Exception) -> str:
+    """What an error says, without the stop at its end."""
+    return str(error).rstrip(".")
+
+
+def _pixels(error: Exception) -> str:
+    """The size of an image that Pillow refused to open, which only its message tells."""
+    said = re.search(r"\((\d+) pixels\)", str(error))
+    return f"{int(said[1]):,}" if said else "more"
 
 
 def _copied(image: Image) -> Image:
@@ -147,17 +166,21 @@ def _too_large(what: str) -> UsageError:
     return UsageError(f"An image has at most {MOST_PIXELS:,} pixels; found {what}. Scale it down first.")
 
 
+def _check_mode(mode: str) -> None:
+    """Refuse modes of more than 8 bits, which Pillow would cut off at 255 without a word."""
+    if mode in {"I", "F"} or mode.startswith("I;"):
+        raise UsageError(
+            f"An image has 8 bits per channel; found mode {mode}. Scale it to 0..255 and convert it to mode L or RGB."
+        )
+
+
 def _three_channels(image: Image) -> tuple[Image, list[str]]:
-    """The image in RGB, transparency on white; modes of more than 8 bits are refused."""
+    """The image in RGB, transparency on white."""
     from PIL import Image
 
     mode = image.mode
     if mode == "RGB" and "transparency" not in image.info:
         return image, []
-    if mode in {"I", "F"} or mode.startswith("I;"):
-        raise UsageError(
-            f"An image has 8 bits per channel; found mode {mode}. Scale it to 0..255 and convert it to mode L or RGB."
-        )
     if mode in {"RGBA", "LA", "PA", "RGBa", "La"} or "transparency" in image.info:
         over = image.convert("RGBA")
         ground = Image.new("RGBA", over.size, "white")

@@ -43,6 +43,8 @@ def load(path: str | Path, *, task: str | None, pooling: str | None, trust_remot
         config = transformers.AutoConfig.from_pretrained(name, **options)
         row = tasks.task(wanted or tasks.named_by(config.architectures or ()))
         kind = getattr(transformers, row.auto)
+        if wanted and not trust_remote_code:
+            _check_head(name, config, kind, wanted)
         more = {"dtype": dtype} if dtype is not None else {}
         model, report = kind.from_pretrained(name, use_safetensors=True, output_loading_info=True, **options, **more)
         processor = getattr(transformers, _PROCESSORS[row.reads]).from_pretrained(name, **options)
@@ -100,6 +102,18 @@ def _inspect(name: str) -> None:
             f"Weights must be safetensors (other formats can run code when opened); {name!r} holds {found}. Convert "
             "them with model.save_pretrained(folder)."
         )
+
+
+def _check_head(name: str, config: Any, kind: Any, wanted: str) -> None:
+    """Raise ModelError if no model of the folder's family does the task that was asked for."""
+    if type(config) in getattr(kind, "_model_mapping", (type(config),)):
+        return
+    listed = ", ".join(config.architectures or ()) or type(config).__name__
+    own = tasks.named_by(config.architectures or ())
+    raise ModelError(
+        f"The model {name!r} ({listed}) has no head for {wanted}; its task is {own}. Leave out the task, or choose "
+        "another model."
+    )
 
 
 def _pooling(name: str) -> str:

@@ -10,7 +10,7 @@ from clearhead.errors import UsageError
 from clearhead.question import Aim, Item, Layout, Pass
 from clearhead.subjects import continuing, targets, tokens
 from clearhead.subjects.encoded import Encoded
-from clearhead.subjects.setting import Posed, Setting, pair, simple, single
+from clearhead.subjects.setting import Posed, Setting, pair, picture, simple, single
 from clearhead.subjects.wanted import Wanted
 
 
@@ -39,7 +39,7 @@ def _label(wanted: Wanted) -> str | int | None:
 
 
 def _image_class(setting: Setting, given: Any, wanted: Wanted) -> Posed:
-    read = setting.image(given)
+    read = setting.image(picture(given, "image-classification"))
     return simple(read, Aim(ask=targets.classes(_label(wanted), wanted.contrast, setting.labels)))
 
 

@@ -74,6 +74,8 @@ def simple(read: Encoded, *aims: Aim) -> Posed:
 
 def pair(given: Any, first: str, second: str, task: str) -> tuple[Any, Any]:
     """The two members of an input. Raises UsageError."""
+    if "image" not in (first, second):
+        _no_image(given, task, "two texts")
     if isinstance(given, tuple) and len(given) == 2:
         return given[0], given[1]
     found = f"a tuple of {len(given)}" if isinstance(given, tuple) else "one input"
@@ -84,10 +86,27 @@ def single(given: Any, task: str) -> str:
     """The one text of an input. Raises UsageError."""
     if isinstance(given, str):
         return given
-    raise UsageError(f"The task {task} reads one text; found {_called(given)}.")
+    _no_image(given, task, "one text")
+    raise UsageError(f"The task {task} reads one text; found {_called(given)}. Leave out what is no text.")
+
+
+def picture(given: Any, task: str) -> Any:
+    """The one image of an input. Raises UsageError for a pair; what is no image is found when it is opened."""
+    if isinstance(given, tuple):
+        left_out = " Leave out the text (--text)." if any(isinstance(each, str) for each in given[1:]) else ""
+        raise UsageError(f"The task {task} reads one image; found {_called(given)}.{left_out or ' Pass one of them.'}")
+    return given
+
+
+def _no_image(given: Any, task: str, reads: str) -> None:
+    """Raise UsageError if there is an image among the members of an input."""
+    if any(images.is_image(each) for each in (given if isinstance(given, tuple) else (given,))):
+        raise UsageError(f"The task {task} reads {reads}; found {_called(given)}. Leave out the image (--image).")
 
 
 def _called(given: Any) -> str:
     if isinstance(given, tuple):
-        return f"a tuple of {len(given)}"
+        return " and ".join(map(_called, given)) if len(given) == 2 else f"a tuple of {len(given)}"
+    if isinstance(given, str):
+        return "a text"
     return "an image" if images.is_image(given) else type(given).__name__

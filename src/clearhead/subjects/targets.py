@@ -15,6 +15,7 @@ from clearhead.question import Ask, Layout
 from clearhead.units import Unit
 
 OTHERS = "others"  # a contrast: the mean of all other classes
+NUMBERED, NUMBER = "class ", re.compile(r"-?[0-9]+")  # labels that are only numbers are called so
 LONGEST_ANSWER = 30  # tokens
 
 
@@ -84,7 +85,7 @@ def classes(wanted: str | int | None, contrast: str | int | None, labels: Mappin
         against = _against(contrast, labels, len(own))
         if against is None and kind == "class" and len(own) == 2:
             against = 1 - chosen
-        return picked(own, chosen, against, lambda i: _label(i, labels), kind=kind)
+        return picked(own, chosen, against, lambda i: _label(i, labels, kind), kind=kind)
 
     return ask
 
@@ -122,12 +123,15 @@ def index(wanted: str | int, labels: Mapping[int, str], count: int, name: str) -
         known = {label.lower(): number for number, label in labels.items()}
         if wanted.lower() in known:
             return known[wanted.lower()]
-        if not re.fullmatch(r"-?[0-9]+", wanted):
+        numbered = wanted.removeprefix(NUMBERED)
+        if numbered in known:
+            return known[numbered]
+        if not NUMBER.fullmatch(numbered):
             listed = ", ".join(labels.values()) if labels else f"0 to {count - 1}"
             raise UsageError(f"`{name}` must be one of {listed}; found {wanted!r}.{suggest(wanted, labels.values())}")
     elif isinstance(wanted, bool) or not isinstance(wanted, int):
         raise UsageError(f"`{name}` must be a label, an index or a function; found {wanted!r}.")
-    number = int(wanted)
+    number = int(wanted.removeprefix(NUMBERED) if isinstance(wanted, str) else wanted)
     if not 0 <= number < count:
         raise UsageError(f"`{name}` must be an index from 0 to {count - 1}; found {number}.")
     return number
@@ -141,8 +145,10 @@ def _against(contrast: str | int | None, labels: Mapping[int, str], count: int) 
     return index(contrast, labels, count, "contrast")
 
 
-def _label(number: int, labels: Mapping[int, str]) -> str:
-    return labels.get(number, str(number))
+def _label(number: int, labels: Mapping[int, str], kind: str = "class") -> str:
+    """The name of a class; one that is only a number is called so, or else it would read as a value."""
+    label = labels.get(number, str(number))
+    return f"{NUMBERED}{label}" if kind == "class" and NUMBER.fullmatch(label) else label
 
 
 # ---- an answer in a text -------------------------------------------------------------------------------------------
