@@ -19,7 +19,7 @@ help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*  ## /  make \1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
 	@echo "  variables: PYTHON=$(PYTHON) WORKERS=$(WORKERS) PIP_ARGS= PYTEST_ARGS= BENCH_ARGS="
 
-demo: $(VENV)/.demo  ## explain a handful of sentence pairs, in the terminal and as an HTML report
+demo: $(VENV)/.demo  ## explain a sentence, an image, a translation and a continuation, in the terminal and as an HTML report
 	@$(BIN)/clearhead demo --out clearhead-demo.html
 
 test: lint  ## every check and every test

@@ -34,13 +34,13 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def arguments(description: str, *, epochs: int, needs_data: bool = True) -> argparse.Namespace:
+def arguments(description: str, *, epochs: int, evaluates: str, needs_data: bool = True) -> argparse.Namespace:
     """The command line every script has; ``--evaluate FOLDER`` scores a trained folder and trains nothing."""
     parser = argparse.ArgumentParser(description=description)
     hint = "folder with the data set" if needs_data else "not needed: the data come with scikit-learn"
     parser.add_argument("--data", type=Path, default=None, help=hint)
     parser.add_argument("--out", type=Path, help="folder for the trained model; checkpoints go to OUT.checkpoints")
-    parser.add_argument("--evaluate", type=Path, metavar="FOLDER", help="only print the score of a trained folder")
+    parser.add_argument("--evaluate", type=Path, metavar="FOLDER", help=f"only print the score of {evaluates}")
     parser.add_argument("--card", action="store_true", help="with --evaluate: write the model card anew")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=epochs)
@@ -247,10 +247,11 @@ def run(
     card: str,
     train: Callable[[Any, Path, int, int], None],
     evaluate: Callable[[Path, Any], dict[str, Any]],
+    evaluates: str = "a trained folder",
     needs_data: bool = True,
 ) -> None:
     """Train or evaluate, as asked on the command line, and write the card with the scores."""
-    given = arguments(description.splitlines()[0], epochs=epochs, needs_data=needs_data)
+    given = arguments(description.splitlines()[0], epochs=epochs, evaluates=evaluates, needs_data=needs_data)
     data = getattr(given, "data", None)
     if given.out:
         train(data, given.out, given.seed, given.epochs)

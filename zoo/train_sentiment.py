@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy, linear
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertForSequenceClassification
 
-from clearhead.zoo.assemble import assemble, base_folder, sha256
+from clearhead.zoo.assemble import assemble, base_folder, is_delta, sha256
 from zoo.common import (
     Batch,
     Plan,
@@ -172,6 +172,11 @@ def accuracy(model: BertForSequenceClassification, batches: list[Batch]) -> floa
 
 def evaluate(folder: Path, data: Path) -> dict[str, Any]:
     """Print and return a trained folder's accuracies on ``dev`` and ``test``, also for text as people write it."""
+    if not is_delta(folder):
+        raise SystemExit(
+            f"--evaluate takes the folder with delta.json and delta.safetensors, as --out wrote it; {folder} holds "
+            "none. An assembled folder in the cache is made of it and cannot be scored in its place."
+        )
     ordinary = assemble(folder)
     model = AutoModelForSequenceClassification.from_pretrained(ordinary).eval()
     tokenizer = AutoTokenizer.from_pretrained(ordinary)
@@ -215,4 +220,11 @@ def train(data: Path, out: Path, seed: int, epochs: int) -> None:
 
 
 if __name__ == "__main__":
-    run(__doc__, epochs=EPOCHS, card=CARD, train=train, evaluate=evaluate)
+    run(
+        __doc__,
+        evaluates="the folder with the delta (not one assembled of it)",
+        epochs=EPOCHS,
+        card=CARD,
+        train=train,
+        evaluate=evaluate,
+    )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,7 +16,8 @@ from clearhead import AttentionVisualizer, zoo
 from clearhead.errors import ModelError
 from clearhead.zoo.assemble import assemble
 
-DATA = Path(__file__).parents[1] / "data"
+ROOT = Path(__file__).parents[2]
+DATA = ROOT / "tests" / "data"
 MEGABYTES = {"sentiment": 2.0, "digits": 1.5, "translate": 10.0, "captions": 6.0}
 
 
@@ -107,6 +111,27 @@ def test_captions_expects_what_people_write(pairs: list[tuple[str, str]]):
             loss += float(model(input_ids=ids, labels=ids).loss) * (ids.shape[1] - 1)
         count += ids.shape[1] - 1
     assert math.exp(loss / count) < 35  # 30.3 on these forty, 23.0 on the whole test set
+
+
+@pytest.mark.usefixtures("minilm")
+def test_an_assembled_folder_cannot_be_scored_and_says_so(tmp_path: Path):
+    def scored(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "zoo.train_sentiment", *arguments]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    done = scored("--data", str(tmp_path), "--evaluate", str(zoo.folder("clearhead/sentiment")))
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "--evaluate takes the folder with delta.json" in done.stderr
+    assert "the folder with the delta" in " ".join(scored("--help").stdout.split())
+
+
+def test_the_scripts_that_trained_them_are_part_of_a_release():
+    include = re.search(r"targets\.sdist\]\ninclude = (\[.*\])", (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert include is not None
+    shipped = json.loads(include[1])
+    assert {"/src", "/tests", "/bench", "/zoo"} <= set(shipped)
+    assert all((ROOT / each.removeprefix("/")).exists() for each in shipped)
 
 
 # ---- what cannot be -------------------------------------------------------------------------------------------------
