@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clearhead.attention.sites import Fused, Holder, Site
 
-MOST = 2**26  # bytes that stay in memory; what comes after them goes to a temporary file
+MOST = 2**24  # bytes that stay in memory; what comes after them goes to a temporary file
 
 
 class _Spool:

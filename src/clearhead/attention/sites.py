@@ -16,7 +16,7 @@ from torch import Tensor
 from clearhead.attention.places import Place
 from clearhead.attention.trail import Step
 
-BLOCK = 2**23  # bytes of weights that are made at a time, where rows can be made one by one
+BLOCK, ROWS = 2**23, 64  # bytes and rows of weights that are made at a time, where rows can be made one by one
 
 Block = tuple[Tensor, Tensor]  # rows [b], their weights [H, b, k]: keys beyond the last column have none
 
@@ -140,7 +140,7 @@ class Fused(Site):
         query, key = laid(self.query.value)[0], laid(self.key.value)[0]
         mask = laid(self.mask.value)[0] if self.mask else None
         rows = torch.arange(query.shape[1], device=query.device) if wanted is None else wanted
-        size = max(1, BLOCK // (query.shape[0] * key.shape[1] * 4))
+        size = max(1, min(ROWS, BLOCK // (query.shape[0] * key.shape[1] * 4)))
         for part in torch.split(rows, size):
             weights = self._weights(query[:, part], key, _rows(mask, part), part if self.causal else None)
             yield part, weights if heads is None else weights[heads]
