@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from clearhead.attention.edge import Edge
 from clearhead.attention.sites import Site
 from clearhead.attention.watch import Beside, Watch, started
 from clearhead.errors import ClearheadError, ModelError
@@ -135,8 +136,8 @@ def seen(
 ) -> Sight:
     """Make the passes of a question about one item, and note every attention as it comes.
 
-    `put` is told of each. Without `gradients` none are recorded; with `"late"` from the last attention on; with
-    `"each"` from every attention on, which is cut off from the one before it; with `"through"` from the input on.
+    `put` is told of each. Without `gradients` none are recorded; with `"late"` from the end of the last block on; with
+    `"each"` from every attention on; with `"through"` from the input on.
     Raises ModelError if there is no attention, or the model fails.
     """
     sight = Sight(question)
@@ -155,15 +156,17 @@ def seen(
             **part.tensors,
             **({name: started(part.tensors[name])[1] for name in part.explained} if through else {}),
         }
+        edge = Edge(question.model) if gradients == "late" else None
         watch = Watch(
             question.model,
             found,
             {name: tensors[name] for name in inputs},
             grid=question.items[0].layouts[number].grid is not None,
-            leaf={"late": _last_of(question.model), "each": lambda _: True}.get(gradients or ""),
-            lookups=through,
+            begin=edge or ("attention" if gradients == "each" else "lookup" if through else None),
         )
-        sight.outputs.append(called(question, tensors, watch, through=through))
+        sight.outputs.append(called(question, tensors, watch, recording=gradients in ("each", "through")))
+        if edge is not None:
+            edge.finish(sight.outputs[-1])
         sight.beside += [(number, each) for each in watch.beside]
         for site in sites:
             sight.layers.append(_layer(site, number, latest))
@@ -183,13 +186,13 @@ def _layer(site: Site, part: int, latest: dict[str, int]) -> Layer:
     return Layer(site, own(site.place.query), own(site.place.key))
 
 
-def called(question: Question, tensors: Mapping[str, Any], watch: Watch, *, through: bool) -> Any:
-    """The output of one pass under a watch, with gradients from its input on or where it asks for them.
+def called(question: Question, tensors: Mapping[str, Any], watch: Watch, *, recording: bool) -> Any:
+    """The output of one pass under a watch, `recording` gradients or not until the watch decides otherwise.
 
     Raises ModelError if the model fails.
     """
     try:
-        with torch.inference_mode(False), torch.set_grad_enabled(through):
+        with torch.inference_mode(False), torch.set_grad_enabled(recording):
             return watch.tape.under(question.model, **uncached(question.model, tensors))
     except (ClearheadError, torch.OutOfMemoryError, MemoryError):
         raise
@@ -206,18 +209,3 @@ def nothing_found(model: nn.Module) -> ModelError:
         "attention out of sight can often be switched off: load the model with attn_implementation='sdpa'. Methods "
         "that need no attention: lrp, gradcam."
     )
-
-
-def _last_of(model: nn.Module) -> Callable[[str], bool]:
-    """Whether a path lies in the last of a list of blocks, or in no list."""
-
-    def last(path: str) -> bool:
-        parts = path.split(".")
-        for i, part in enumerate(parts):
-            if part.isdecimal():
-                container = model.get_submodule(".".join(parts[:i]))
-                if isinstance(container, (nn.ModuleList, nn.Sequential)):
-                    return int(part) == len(container) - 1
-        return True
-
-    return last

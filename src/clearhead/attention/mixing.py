@@ -40,7 +40,7 @@ class Mixing:
         """Rows [b] and what they look at: every head as it is where the mean is meant, else one table as one head."""
         if self.fusion == "mean" and not self.discard:
             for rows, weights in layer.site.blocks(wanted, chosen_heads(self.heads, layer)):
-                yield rows, Looks(weights, self._columns(layer, weights))
+                yield rows, Looks(weights, self._columns(layer, weights), whole=layer.site.whole)
             return
         for rows, table in self.tables(layer, wanted):
             yield rows, Looks(table.unsqueeze(0), table.new_zeros(0, dtype=torch.long))
@@ -121,10 +121,12 @@ class Looks:
 
     heads: Tensor
     sinks: Tensor
+    whole: bool = False
 
     def mass(self) -> Tensor:
-        """The sum of each row of the heads' mean [b]."""
-        whole = (self.heads @ self.heads.new_ones(self.heads.shape[-1])).mean(0)
+        """The sum of each row of the heads' mean [b]: 1 where rows are `whole`, less what sinks would take."""
+        ones = self.heads.new_ones(self.heads.shape[1] if self.whole else self.heads.shape[2])
+        whole = ones if self.whole else (self.heads @ ones).mean(0)
         return whole - self.heads[..., self.sinks].sum(-1).mean(0) if len(self.sinks) else whole
 
     def carried(self, share: Tensor) -> Tensor:

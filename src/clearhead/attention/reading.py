@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from clearhead.attention.capture import Layer, Row, Sight
+from clearhead.attention.edge import axis_of
 from clearhead.attention.sites import Written, laid
 
 Starts = dict[Row, Tensor]
@@ -19,10 +20,7 @@ def starts(sight: Sight, value: Tensor) -> Starts:
     Of every group of sequences that look at each other the last attention counts that the value depends on: the
     positions that ask there and pass something on to the value share alike. Empty where no gradient was recorded.
     """
-    watched = [
-        (layer, output) for layer in sight.layers if (output := layer.site.output) is not None and output.is_leaf
-    ]
-    watched = [(layer, output) for layer, output in watched if output.requires_grad]
+    watched = [(layer, leaf) for layer in sight.layers if (leaf := _leaf(layer)) is not None]
     if not watched or not value.requires_grad:
         return {}
     outputs = [output for _, output in watched]
@@ -30,10 +28,25 @@ def starts(sight: Sight, value: Tensor) -> Starts:
     found: dict[int, tuple[Row, Tensor]] = {}
     tower = towers(sight.layers)
     for (layer, _), gradient in zip(watched, gradients, strict=True):
-        reads = torch.zeros(0) if gradient is None else asked(layer, gradient)
+        reads = torch.zeros(0) if gradient is None else _reads(layer, gradient)
         if reads.any():
             found[tower[layer.query]] = layer.query, reads / reads.sum()
     return {row: reads / len(found) for row, reads in found.values()}
+
+
+def _leaf(layer: Layer) -> Tensor | None:
+    """Where the gradients of a layer are known: at the end of its block, or at what its attention gave out."""
+    site = layer.site
+    output = site.edge if site.edge is not None else site.output
+    return output if output is not None and output.is_leaf and output.requires_grad else None
+
+
+def _reads(layer: Layer, gradient: Tensor) -> Tensor:
+    axis = None if layer.site.edge is None else axis_of(gradient, layer.site.queries)
+    if axis is None:
+        return asked(layer, gradient)
+    reads: Tensor = gradient.detach().select(1 - axis, 0).abs().amax(-1) != 0
+    return reads.to(torch.float64 if gradient.dtype == torch.float64 else torch.float32)
 
 
 def asked(layer: Layer, gradient: Tensor) -> Tensor:

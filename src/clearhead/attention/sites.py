@@ -16,7 +16,7 @@ from torch import Tensor
 from clearhead.attention.places import Place
 from clearhead.attention.trail import Step
 
-BLOCK, ROWS = 2**23, 64  # bytes and rows of weights that are made at a time, where rows can be made one by one
+BLOCK, ROWS = 2**25, 128  # bytes and rows of weights that are made at a time, where rows can be made one by one
 
 Block = tuple[Tensor, Tensor]  # rows [b], their weights [H, b, k]: keys beyond the last column have none
 
@@ -34,12 +34,14 @@ class Holder(Protocol):
 class Site:
     """What all attentions have: their place, the values they weigh, and what came out, through which gradients flow.
 
-    `output` is the result of a fused kernel, or the weights that a model computed itself.
+    `output` is the result of a fused kernel, or the weights that a model computed itself; `edge` what the last block
+    of a model made of it, a row for each position.
     """
 
     place: Place
     held_value: Holder | None = None
     output: Tensor | None = None
+    edge: Tensor | None = None
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -50,6 +52,11 @@ class Site:
     def heads(self) -> int:
         """How many heads."""
         return self.shape[1]
+
+    @property
+    def whole(self) -> bool:
+        """Does every row add up to 1?"""
+        return False
 
     @property
     def windowed(self) -> bool:
@@ -72,7 +79,10 @@ class Site:
         return int(index.max()) if index is not None else self.shape[0] * own
 
     def blocks(self, wanted: Tensor | None = None, heads: Tensor | None = None) -> Iterator[Block]:
-        """The weights of all rows, or of those `wanted`, in blocks; of all heads, or of some."""
+        """The weights of all rows, or of those `wanted`, in blocks; of all heads, or of some.
+
+        A block may be overwritten by the next.
+        """
         if not self.windowed:
             yield from self._plain(wanted, heads)
             return
@@ -132,46 +142,68 @@ class Fused(Site):
         self._shape = (*query.shape[:3], key.shape[2])
 
     @property
+    def whole(self) -> bool:
+        """Does every row add up to 1? One that a mask hides everything from does not."""
+        return self.mask is None
+
+    @property
     def shape(self) -> tuple[int, int, int, int]:
         """How many windows, heads, queries and keys."""
         return self._shape
 
     def _plain(self, wanted: Tensor | None, heads: Tensor | None) -> Iterator[Block]:
-        query, key = laid(self.query.value)[0], laid(self.key.value)[0]
+        query, key = laid(self.query.value)[0], self._keys(laid(self.key.value)[0])
         mask = laid(self.mask.value)[0] if self.mask else None
         rows = torch.arange(query.shape[1], device=query.device) if wanted is None else wanted
-        size = max(1, min(ROWS, BLOCK // (query.shape[0] * key.shape[1] * 4)))
-        for part in torch.split(rows, size):
-            weights = self._weights(query[:, part], key, _rows(mask, part), part if self.causal else None)
+        space = key.new_empty(max(BLOCK // key.element_size(), query.shape[0] * key.shape[2]))
+        for part in self._parts(rows, query.shape[0], key.shape[2], len(space)):
+            weights = self._weights(query[:, part], key, _rows(mask, part), part if self.causal else None, space)
             yield part, weights if heads is None else weights[heads]
+
+    def _parts(self, rows: Tensor, heads: int, keys: int, room: int) -> Iterator[Tensor]:
+        """As many rows at a time as there is room for; the first rows of a causal attention see few keys."""
+        begin = 0
+        while begin < len(rows):
+            part = rows[begin : begin + ROWS]
+            while len(part) > 1 and heads * len(part) * (int(part.max()) + 1 if self.causal else keys) > room:
+                part = part[: (len(part) + 1) // 2]
+            yield part
+            begin += len(part)
 
     def _windows(self) -> Tensor:
         query, key = laid(self.query.value), laid(self.key.value)
         mask = laid(self.mask.value) if self.mask else None
-        found = []
+        rows = torch.arange(query.shape[2], device=query.device) if self.causal else None
+        found = key.new_empty(*query.shape[:3], key.shape[2], dtype=_kind(key))
         for w in range(query.shape[0]):
             own = None if mask is None else mask[w if mask.shape[0] > 1 else 0]
-            rows = torch.arange(query.shape[2], device=query.device) if self.causal else None
-            found.append(self._weights(query[w], key[w], own, rows))
-        return torch.stack(found)
+            self._weights(query[w], self._keys(key[w]), own, rows, found[w].view(-1))
+        return found
 
-    def _weights(self, query: Tensor, key: Tensor, mask: Tensor | None, causal: Tensor | None) -> Tensor:
-        """softmax(scale q k^T + mask) of some rows [H, b, D] over the keys [G, K, D], each for H/G heads."""
-        limit = key.shape[1] if causal is None else min(key.shape[1], int(causal.max()) + 1)
-        kind = torch.float64 if query.dtype == torch.float64 else torch.float32
+    def _keys(self, key: Tensor) -> Tensor:
+        """The keys [G, D, K] in the type that is computed in, laid out for one product after the other."""
+        return key.to(_kind(key)).transpose(1, 2).contiguous()
+
+    def _weights(self, query: Tensor, key: Tensor, mask: Tensor | None, causal: Tensor | None, space: Tensor) -> Tensor:
+        """softmax(scale q k^T + mask) of rows [H, b, D] over keys [G, D, K], each for H/G heads, written into `space`.
+
+        Fresh memory for every block would cost as much as what is computed.
+        """
+        limit = key.shape[2] if causal is None else min(key.shape[2], int(causal.max()) + 1)
         groups, (heads, count, width) = key.shape[0], query.shape
         scale = self.scale if self.scale is not None else 1 / math.sqrt(width)
-        asked = (query.to(kind) * scale).reshape(groups, -1, width)
-        scores = (asked @ key[:, :limit].to(kind).transpose(1, 2)).reshape(heads, count, limit)
+        scores = space[: heads * count * limit].view(heads, count, limit)
+        asked = (query.to(key.dtype) * scale).reshape(groups, -1, width)
+        torch.bmm(asked, key[..., :limit], out=scores.view(groups, -1, limit))
         if causal is not None:
             first = min(limit, int(causal.min()) + 1)  # before it, nothing is hidden from any of these rows
             later = torch.arange(first, limit, device=scores.device) > causal[:, None]
             scores[..., first:].masked_fill_(later, -math.inf)
         if mask is None:
-            return torch.softmax(scores, -1)
+            return torch.softmax(scores, -1, out=scores)
         mask = mask[..., :limit]
-        scores = scores.masked_fill_(~mask, -math.inf) if mask.dtype == torch.bool else scores.add_(mask.to(kind))
-        return torch._safe_softmax(scores, -1)  # a row that may see nothing is 0, as in the fused kernels
+        scores = scores.masked_fill_(~mask, -math.inf) if mask.dtype == torch.bool else scores.add_(mask.to(scores))
+        return scores.copy_(torch._safe_softmax(scores, -1))  # a row that may see nothing is 0, as in fused kernels
 
 
 @dataclass(eq=False, kw_only=True)
@@ -196,6 +228,11 @@ class Written(Site):
     def _windows(self) -> Tensor:
         made = self.weights.value() if isinstance(self.weights, Step) else self.weights.value
         return laid(made.detach() if made.dtype == torch.float64 else made.detach().float())
+
+
+def _kind(tensor: Tensor) -> torch.dtype:
+    """The float type that weights are computed in."""
+    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
 
 
 def laid(tensor: Tensor) -> Tensor:

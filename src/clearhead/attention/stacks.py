@@ -126,9 +126,9 @@ class _Pass:
         named = dict.fromkeys((*(span.ids for span in self._layout.spans), *part.explained))
         self._inputs = {name: tensors[name] for name in named if name in tensors}
         model, grid = sight.question.model, self._layout.grid is not None
-        self._watch = Watch(model, lambda _: None, self._inputs, grid=grid, lookups=True)
+        self._watch = Watch(model, lambda _: None, self._inputs, grid=grid, begin="lookup")
         with watched(model, self._keep) as calls:
-            sight.outputs.append(called(sight.question, tensors, self._watch, through=True))
+            sight.outputs.append(called(sight.question, tensors, self._watch, recording=True))
         sight.beside += [(number, each) for each in self._watch.beside]
         self._ended = calls.ended
         for name, leaf in leaves.items():

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from clearhead.attention import places, trail
+from clearhead.attention.edge import Edge
 from clearhead.attention.sites import Fused, Site, Written
 from clearhead.tape import (
     Function,
@@ -66,8 +67,7 @@ class Watch:
     """Interprets calls by making them as they are, and tells `found` of each attention it sees.
 
     `inputs` are the tensors whose influence is followed, by name; `grid` says that positions are parts of an image,
-    which models cut into windows. Where `leaf` says so of a module's path, what its attention gives out becomes a leaf,
-    and only from there on gradients are recorded. With `lookups`, what embeddings give out are leaves.
+    which models cut into windows. Gradients are recorded from `begin` on: an `Edge`, every attention, or every lookup.
     """
 
     def __init__(
@@ -77,13 +77,13 @@ class Watch:
         inputs: Mapping[str, Tensor],
         *,
         grid: bool = False,
-        leaf: Callable[[str], bool] | None = None,
-        lookups: bool = False,
+        begin: Edge | Literal["attention", "lookup"] | None = None,
     ) -> None:
         self.tape = Tape(self.interpret, model)
         self.beside: list[Beside] = []
-        self._found, self._leaf, self._grid = found, leaf, grid
-        self._lookups = lookups
+        self._found, self._grid = found, grid
+        self._edge = begin if isinstance(begin, Edge) else None
+        self._attentions, self._lookups = begin == "attention", begin == "lookup"
         self._keeper = Keeper()
         self._open: set[Function] = set()  # functions that are being taken apart
         self._marks: Any = WeakTensorKeyDictionary()
@@ -95,6 +95,8 @@ class Watch:
 
     def interpret(self, operation: Operation, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What the tape calls for each operation."""
+        if self._edge is not None:
+            args, kwargs = self._edge.crossed(self.tape.module, operation, args, kwargs, self._marks)
         args, _ = constants_detached(args)
         if kwargs:
             kwargs = dict(zip(kwargs, constants_detached(tuple(kwargs.values()))[0], strict=True))
@@ -233,10 +235,11 @@ class Watch:
             scale=given.get("scale"),
         )
         given.update(dropout_p=0.0)
-        last = self._switch(site.place.module)
+        if self._edge is not None:
+            self._edge.attention(site)
         result: Tensor = function(**given)
         site.output = result if result.requires_grad else None
-        if last:
+        if self._attentions:
             site.output, result = started(result)
         self._found(site)
         return result
@@ -261,7 +264,9 @@ class Watch:
             table=tuple(turned.shape),
             held_value=self._keeper.keep(value),
         )
-        if self._switch(site.place.module):
+        if self._edge is not None:
+            self._edge.attention(site)
+        if self._attentions:
             turned = turned.detach().requires_grad_()
         used = turned if order is None else turned.permute([order.index(axis) for axis in range(len(order))])
         if used is not table:
@@ -271,14 +276,6 @@ class Watch:
         result: Tensor = function(*args, **kwargs)
         self._found(site)
         return result
-
-    def _switch(self, module: str) -> bool:
-        """Whether what an attention of a module gives out is to be a leaf: gradients are recorded from there on."""
-        if self._leaf is None:
-            return False
-        last = self._leaf(module)
-        torch.set_grad_enabled(last)
-        return last
 
     def _place(
         self, marks: Mapping[int, Mark], query: Tensor, value: Tensor, order: tuple[int, ...] | None = None
