@@ -1,4 +1,4 @@
-"""What the heads of a model do and how much they matter: one row per head, frozen, numpy, aware of where it came from."""
+"""What the heads of a model do and how much they matter: one row per head, frozen, numpy."""
 
 from __future__ import annotations
 
