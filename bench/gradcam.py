@@ -6,6 +6,7 @@
 For each sentence the rank correlation (Spearman) of the scores of its tokens, special ones left out, with 20 steps of
 integrated gradients on the word vectors from two baselines; the mean over sentences and its 95 % bootstrap interval.
 The output of the last block is what `layer=-1` would be if it were not refused: only the first token has a gradient.
+With `--reports FOLDER` the maps of 20 translations and of held-out digits are written there as pages to look at.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from bench.tasks import sentences
-from clearhead import AttentionVisualizer, Settings
+from bench.tasks import captions, held_out, sentences
+from clearhead import AttentionVisualizer, Settings, render
 from clearhead.attention.gradcam import asked, chosen, weighed
 from clearhead.attention.stacks import gradients, stacked
 from clearhead.question import Question
 from clearhead.subjects import Wanted
 
-STEPS, MOST, ROUNDS = 20, 200, 10_000
+STEPS, MOST, ROUNDS, TRANSLATED, DIGITS = 20, 200, 10_000, 20, 8
 CAMS = ("mean-gradient", "elementwise")
 
 
@@ -113,14 +114,28 @@ def table(texts: list[str]) -> None:
         print(f"| {layer} | {cam} | {' | '.join(cells)} |", flush=True)
 
 
+def pages(folder: Path, texts: list[str]) -> None:
+    """GradCAM of translations, encoder and decoder apart, and of digits as heat maps on the picture."""
+    folder.mkdir(parents=True, exist_ok=True)
+    translator = AttentionVisualizer.from_pretrained("clearhead/translate", method="gradcam")
+    print(render.save([translator.explain(text) for text in tqdm(texts)], folder / "translations.html"))
+    digits = AttentionVisualizer.from_pretrained("clearhead/digits", method="gradcam")
+    print(render.save([digits.explain(image) for image in held_out()[0][:DIGITS]], folder / "digits.html"))
+
+
 def main() -> None:
     """Read the arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sst2", type=Path, help="the folder with dev.tsv")
     parser.add_argument("--sentences", type=int, default=MOST)
+    parser.add_argument("--multi30k", type=Path, help="the folder with test_2016_flickr.en.gz")
+    parser.add_argument("--reports", type=Path, metavar="FOLDER", help="write pages of translations and digits instead")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    table(sentences(given.sst2)[: given.sentences])
+    if given.reports:
+        pages(given.reports, captions(given.multi30k)[:TRANSLATED])
+    else:
+        table(sentences(given.sst2)[: given.sentences])
 
 
 if __name__ == "__main__":

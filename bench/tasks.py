@@ -127,8 +127,8 @@ def plain(av: AttentionVisualizer, text: str, ids: Sequence[int]) -> np.ndarray:
 # ---- digits ----------------------------------------------------------------------------------------------------------
 
 
-def digits(reports: Path | None) -> None:
-    """The digits that are read wrongly, each against what it is; their reports, if a folder is given."""
+def held_out() -> tuple[list[Any], Any]:
+    """The pictures and labels of the fifth of scikit-learn's digits that was never trained on."""
     from PIL import Image
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -137,7 +137,12 @@ def digits(reports: Path | None) -> None:
     _, images, _, labels = train_test_split(
         data.images, data.target, test_size=0.2, stratify=data.target, random_state=0
     )
-    pictures = [Image.fromarray((image * 255 / 16).round().astype("uint8")).convert("RGB") for image in images]
+    return [Image.fromarray((image * 255 / 16).round().astype("uint8")).convert("RGB") for image in images], labels
+
+
+def digits(reports: Path | None) -> None:
+    """The digits that are read wrongly, each against what it is; their reports, if a folder is given."""
+    pictures, labels = held_out()
     av = AttentionVisualizer.from_pretrained("clearhead/digits")
     found = av.explain(pictures)
     worst = max(each.conservation_error for each in found)
