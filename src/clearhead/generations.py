@@ -223,7 +223,5 @@ class GenerationMap:
         return render.fragment([self])
 
     def __repr__(self) -> str:
-        return (
-            f"<GenerationMap {self.method} of {len(self.rows)} tokens over {len(self.units)} units, "
-            f"conservation_error {self.conservation_error:.1e}>"
-        )
+        books = f"conservation_error {self.conservation_error:.1e}" if self.rows[0].additive else "no books"
+        return f"<GenerationMap {self.method} of {len(self.rows)} tokens over {len(self.units)} units, {books}>"

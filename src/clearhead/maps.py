@@ -332,9 +332,9 @@ class RelevanceMap:
 
     def __repr__(self) -> str:
         top = ", ".join(f"{unit.text} {value:+.3f}" for unit, value in self.top(3))
+        books = f"conservation_error {self.conservation_error:.1e}" if self.additive else "no books"
         return (
-            f"<RelevanceMap {self.method} of {self.target} = {self.value:.4f}: {len(self.units)} units, "
-            f"conservation_error {self.conservation_error:.1e}; {top}>"
+            f"<RelevanceMap {self.method} of {self.target} = {self.value:.4f}: {len(self.units)} units, {books}; {top}>"
         )
 
 

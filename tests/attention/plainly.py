@@ -140,13 +140,15 @@ def translated(
 # ---- flow -----------------------------------------------------------------------------------------------------------
 
 
-def flow(tables: list[np.ndarray], top: int) -> np.ndarray:
-    """Maximum flow from one position above the last layer to each below the first, by networkx."""
+def flow(tables: list[np.ndarray], top: int | None) -> np.ndarray:
+    """Maximum flow from one position above the last layer, or from all, to each below the first, by networkx."""
     graph = networkx.DiGraph()
     for level, table in enumerate(tables):
         for (i, j), capacity in np.ndenumerate(mixing(table)):
             graph.add_edge((level + 1, i), (level, j), capacity=float(capacity))
-    source = (len(tables), top)
+    for i in range(len(tables[0])):
+        graph.add_edge("all", (len(tables), i), capacity=1.0)
+    source = "all" if top is None else (len(tables), top)
     return np.array([networkx.maximum_flow_value(graph, source, (0, k)) for k in range(len(tables[0]))])
 
 

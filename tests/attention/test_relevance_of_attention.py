@@ -17,7 +17,9 @@ from clearhead.attention.rollout import rollout
 from clearhead.errors import ModelError, UsageError
 from clearhead.maps import Recipe, Target
 from clearhead.question import Aim, Item, Layout, Pass, Question, Span
+from clearhead.subjects import Wanted
 from clearhead.units import Unit
+from tasks.gallery import gallery, names
 
 IDS = torch.tensor([[3, 1, 4, 1, 5]])
 OTHER = torch.tensor([[2, 7, 1]])
@@ -223,8 +225,6 @@ def test_gradient_weighted_attention_depends_on_the_target():
 
 
 def test_a_fused_kernel_gives_the_same_as_weights_written_out():
-    from tasks.gallery import gallery
-
     entry = gallery("text-classification/bert")
     found = {}
     for kernel in ("sdpa", "eager"):
@@ -289,3 +289,43 @@ def test_a_model_without_attention_is_told_what_was_looked_for():
             explained(Plain(), method=method)
     with pytest.raises(ModelError, match="neither"):
         AttentionVisualizer(Plain()).attention({"input_ids": IDS}, target=0)
+
+
+# ---- where gradients begin ------------------------------------------------------------------------------------------
+
+TWICE = {"image-classification/convnext"}  # no attention at all
+
+
+@pytest.mark.parametrize("name", [name for name in names() if name not in TWICE])
+def test_one_forward_pass_tells_what_an_answer_is_read_from(name, monkeypatch):
+    from clearhead.attention import making
+
+    entry = gallery(name)
+    calls = []
+    usual = making.seen
+    monkeypatch.setattr(making, "seen", lambda *args, **how: calls.append(how["gradients"]) or usual(*args, **how))
+    av = AttentionVisualizer(entry.model, entry.processor, task=entry.task)
+    more = {"continuation": "ein Haus"} if entry.task == "encoder-decoder" else {}
+    av.explain(entry.inputs[0], method="rollout", cross_check=False, **more)
+    assert calls == ["late"]
+
+
+def test_up_to_the_end_of_the_last_block_no_gradient_is_recorded():
+    from clearhead.attention.capture import seen
+
+    entry = gallery("text-classification/bert")
+    question = AttentionVisualizer(entry.model, entry.processor)._subject.question(
+        entry.inputs[0], Wanted(), Settings(method="rollout")
+    )
+    sight = seen(question, gradients="late")
+    first, last = (layer.site for layer in sight.layers)
+    assert (first.edge, first.output, last.output) == (None, None, None)
+    assert last.edge.is_leaf
+    assert sight.outputs[0].logits.requires_grad
+
+
+def test_a_flow_from_several_positions_is_shared_by_them():
+    model = plainly.Model(read="mean").double()
+    found = explained(model, method="flow")
+    tables = [each.mean(0) for each in stored(model.blocks)]
+    np.testing.assert_allclose(found.relevance, plainly.flow(tables, None) / 5, atol=5 * 2**-20)
