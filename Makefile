@@ -36,8 +36,9 @@ lint: $(VENV)/.dev
 house: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/test_house.py $(PYTEST_ARGS)
 
-bench: $(VENV)/.demo  ## time and memory of each preset against plain gradients
+bench: $(VENV)/.demo  ## what presets cost against plain gradients, and other methods against a forward pass
 	$(BIN)/python -m bench.cost $(BENCH_ARGS)
+	$(BIN)/python -m bench.attention $(BENCH_ARGS)
 
 clean:  ## remove the virtual environment and everything generated
 	rm -rf $(VENV) build dist .hypothesis .mypy_cache .ruff_cache .import_linter_cache clearhead-demo.html

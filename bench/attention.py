@@ -30,8 +30,8 @@ from torch import Tensor, nn
 
 from bench.cost import SHAPES, build, high_water
 from clearhead import AttentionVisualizer
+from clearhead.methods import METHODS
 
-METHODS = ("lrp", "attention", "rollout", "gradient-attention", "gradcam", "value-zeroing", "flow")
 SLOW = {"value-zeroing": 128, "flow": 128}  # the longest input that they are measured at
 
 
@@ -53,7 +53,8 @@ def forward(model: nn.Module, length: int) -> Callable[[], object]:
 
 def explaining(model: nn.Module, length: int, method: str) -> Callable[[], object]:
     """One explanation of the first class, or of a token at the last position."""
-    av = AttentionVisualizer(model, method=method, cross_check=False)
+    forced = {"force": True} if "force" in METHODS[method].takes else {}
+    av = AttentionVisualizer(model, method=method, cross_check=False, **forced)
     return lambda: av.explain({"input_ids": ids(length)}, target=1)
 
 

@@ -60,7 +60,7 @@ METHODS: dict[str, Row] = {
         caution=WHAT_IT_IS,
     ),
     "gradient-attention": Row(function=gradient_attention, takes=("heads",), caution=WHAT_IT_IS),
-    "value-zeroing": Row(function=value_zeroing, takes=("layer",), ignores_target=True, caution=WHAT_IT_IS),
+    "value-zeroing": Row(function=value_zeroing, takes=("layer", "force"), ignores_target=True, caution=WHAT_IT_IS),
     "gradcam": Row(function=gradcam, takes=("layer", "cam"), caution=ACTIVATIONS),
 }
 

@@ -329,3 +329,8 @@ def test_a_flow_from_several_positions_is_shared_by_them():
     found = explained(model, method="flow")
     tables = [each.mean(0) for each in stored(model.blocks)]
     np.testing.assert_allclose(found.relevance, plainly.flow(tables, None) / 5, atol=5 * 2**-20)
+
+
+def test_every_method_that_offers_force_takes_it():
+    for method in ("flow", "value-zeroing"):
+        assert explained(plainly.Model(), method=method, force=True).method == method
