@@ -27,7 +27,7 @@ def look(question: Question) -> AttentionMaps:
     with question.evaluated() as notes:
         sight = seen(question, put=Shelf().put)
         (item,) = question.items
-        named = _names(sight)
+        named = stream_names(sight)
         groups: dict[str, list[Layer]] = {}
         for layer in sight.layers:
             groups.setdefault(named[layer.query, layer.key], []).append(layer)
@@ -52,7 +52,7 @@ def _said(sight: Sight, aim: Any) -> str:
     return str(target.label)
 
 
-def _names(sight: Sight) -> dict[tuple[Row, Row], str]:
+def stream_names(sight: Sight) -> dict[tuple[Row, Row], str]:
     """The name of the stream of each pair of sequences, of which one looks at the other."""
     own = list(dict.fromkeys(layer.query for layer in sight.layers if not layer.crossing))
     found = {}
