@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clearhead.errors import UsageError
 from clearhead.maps import Recipe
+
+if TYPE_CHECKING:
+    import pandas
+
+SCHEMA = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +74,68 @@ class Curve:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Pruning:
+    """Curves of one metric as heads are removed, and what they say.
+
+    `free` is the largest share of heads that can go in the order of importance, all smaller ones included, without a
+    loss that `test` finds significant at 5 %; `beats_random` says whether over the first half of the heads that order
+    lies above nine in ten random ones.
+    """
+
+    curves: tuple[Curve, ...]
+    order: tuple[int, ...]  # numbers of heads, the first to go in front
+    documents: int
+    free: float
+    test: str
+    beats_random: bool
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data; `from_dict` gives the same back."""
+        return {**_plain(self), "curves": [_plain(each) for each in self.curves]}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Pruning:
+        """What `to_dict` wrote."""
+        known = {**data, "order": tuple(data["order"]), "notes": tuple(data["notes"])}
+        return cls(**{**known, "curves": tuple(_curve(each) for each in data["curves"])})
+
+    def table(self) -> str:
+        """The curves in columns of text, a row per share removed; of a band its lowest, middle and highest."""
+        names = [f"{each.order} (min, median, max)" if each.metric.ndim > 1 else each.order for each in self.curves]
+        rows = [["removed", *names]]
+        for n, share in enumerate(self.curves[0].removed):
+            cells = []
+            for curve in self.curves:
+                band = np.atleast_2d(curve.metric)[:, n]
+                shown = (band.min(), np.median(band), band.max()) if curve.metric.ndim > 1 else (band[0],)
+                cells.append(" ".join(f"{value:.3f}" for value in shown))
+            rows.append([f"{100 * share:.0f} %", *cells])
+        widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
+        return "\n".join("  ".join(f"{c:>{w}}" for c, w in zip(row, widths, strict=True)) for row in rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Heads that share keys and values, and the importance of all of them together with its standard error."""
+
+    stream: str
+    layer: int
+    group: int
+    importance: float
+    error: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranked:
+    """One head of a ranking, its score, and its share of the total."""
+
+    head: Head
+    score: float
+    share: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class HeadReport:
     r"""The heads of a model over a data set: $I_h = E_x|\partial L/\partial\xi_h|$, what they look at, which are alike.
 
@@ -91,6 +159,8 @@ class HeadReport:
     curves: tuple[Curve, ...] = ()
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    normalised: bool = False  # are importances divided by their layer's L2 norm?
+    groups: tuple[Group, ...] = ()
     recipe: Recipe = field(default_factory=Recipe)
 
     def __post_init__(self) -> None:
@@ -98,3 +168,92 @@ class HeadReport:
             value = getattr(self, name)
             if value is not None and np.shape(value) != (len(self.heads),):
                 raise UsageError(f"A report has one {name} per head; found {np.shape(value)} for {len(self.heads)}.")
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """The names of the streams, in the order in which their heads stand."""
+        return tuple(dict.fromkeys(head.stream for head in self.heads))
+
+    def top(self, k: int = 10) -> list[Ranked]:
+        """The `k` heads of largest `weighted` score (`importance`, where that was not asked for), largest first.
+
+        Raises UsageError for more heads than there are.
+        """
+        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= len(self.heads):
+            raise UsageError(
+                f"`k` must be from 1 to the number of heads, {len(self.heads)}; found {k!r}. Ask for fewer."
+            )
+        scores = self.importance if self.weighted is None else self.weighted
+        total = float(scores.sum()) or 1.0
+        order = np.argsort(-scores, kind="stable")[:k]
+        return [Ranked(head=self.heads[n], score=float(scores[n]), share=float(scores[n]) / total) for n in order]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain data; `from_dict` gives the same report back."""
+        listed = {name: [_plain(each) for each in getattr(self, name)] for name in _ROWS}
+        return {"schema": SCHEMA, **_plain(self), **listed, "recipe": _plain(self.recipe)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> HeadReport:
+        """The report that `to_dict` wrote; raises UsageError for another schema."""
+        if not isinstance(data, Mapping) or data.get("schema") != SCHEMA:
+            found = data.get("schema") if isinstance(data, Mapping) else type(data).__name__
+            raise UsageError(f"This version reads schema {SCHEMA}; found {found!r}. Make the report again to renew it.")
+        rows = {name: tuple(make(each) for each in data[name]) for name, make in _ROWS.items()}
+        numbers = {name: _array(data[name]) for name in ("importance", "error", "weighted", "relevance")}
+        texts = {name: tuple(data[name]) for name in ("warnings", "notes")}
+        rest = {name: value for name, value in data.items() if name != "schema"}
+        return cls(**{**rest, **rows, **numbers, **texts, "recipe": Recipe(**data["recipe"])})
+
+    def to_frame(self) -> pandas.DataFrame:
+        """One row per head as a pandas data frame (pandas is not a dependency: it must be installed)."""
+        try:
+            import pandas
+        except ImportError as error:
+            raise UsageError("`to_frame` needs pandas, which is not installed. Run: pip install pandas") from error
+        frame = pandas.DataFrame([_plain(head) for head in self.heads])
+        for name in ("importance", "error", "weighted", "relevance"):
+            if getattr(self, name) is not None:
+                frame[name] = getattr(self, name)
+        if self.patterns:
+            frame["pattern"] = [each.name for each in self.patterns]
+            frame["confidence"] = [each.confidence for each in self.patterns]
+        return frame
+
+
+def _plain(row: Any) -> dict[str, Any]:
+    """The fields of a row as plain data; rows within rows are left to the caller."""
+    found = {each.name: getattr(row, each.name) for each in fields(row)}
+    return {name: _value(value) for name, value in found.items()}
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return dict(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _array(values: Any) -> NDArray[np.float64] | None:
+    return None if values is None else np.array(values, dtype=np.float64)
+
+
+def _curve(data: Mapping[str, Any]) -> Curve:
+    arrays = {name: np.array(data[name], dtype=np.float64) for name in ("removed", "metric")}
+    return Curve(**{**data, **arrays})
+
+
+def _clusters(data: Mapping[str, Any]) -> Clusters:
+    tuples = {name: tuple(data[name]) for name in ("members", "medoids")}
+    places = np.array(data["places"], dtype=np.float64).reshape(-1, 2)
+    return Clusters(**{**data, **tuples, "labels": np.array(data["labels"], dtype=np.int64), "places": places})
+
+
+_ROWS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+    "heads": lambda data: Head(**data),
+    "patterns": lambda data: Pattern(**data),
+    "clusters": _clusters,
+    "curves": _curve,
+    "groups": lambda data: Group(**data),
+}
