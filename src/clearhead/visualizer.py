@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -17,6 +18,8 @@ from clearhead.checks import judged
 from clearhead.config import Settings
 from clearhead.errors import ClearheadError, UsageError, choice
 from clearhead.generations import GenerationMap
+from clearhead.headreports import HeadReport, Pruning
+from clearhead.heads.report import Heads, Removed
 from clearhead.maps import RelevanceMap
 from clearhead.question import Question
 from clearhead.subjects import (
@@ -83,6 +86,7 @@ class AttentionVisualizer:
 
     def _open(self, loaded: Loaded, config: str | Path | None, settings: dict[str, Any]) -> None:
         self._subject = Subject(loaded)
+        self._heads = Heads(self._subject)
         self._config, self._given = config, settings
         self.settings, _ = Settings.resolve(file=config, **settings)
 
@@ -221,6 +225,58 @@ class AttentionVisualizer:
             _check_kinds(inputs)
             return [look(self._subject.question(each, wanted, chosen)) for each in inputs]
         return look(self._subject.question(inputs, wanted, chosen))
+
+    def heads(
+        self,
+        data: Any,
+        labels: Sequence[Any] | None = None,
+        *,
+        of: Literal["target", "loss"] = "target",
+        absolute: Literal["example", "token"] = "example",
+        normalise: bool = False,
+        batch_size: int | None = None,
+        **settings: Any,
+    ) -> HeadReport:
+        """How much every head matters over a data set: its gate's gradient, its weights times theirs, its relevance.
+
+        `data`: a list of inputs, or a file with a text in each line (`.tsv`: a text and its label). `of`: what the
+        gates are differentiated of, the target that `explain` would explain or the `loss`, which needs `labels`
+        unless the model continues texts. `absolute`: of each `example`, as Michel et al. 2019 write, or of each
+        `token`, as their code does. `normalise`: divide by the L2 norm of each layer. Raises UsageError, ModelError.
+        """
+        return self._heads.report(
+            data,
+            labels,
+            self._settings(settings),
+            of=of,
+            absolute=absolute,
+            normalise=normalise,
+            batch_size=batch_size,
+        )
+
+    def without(self, heads: Any) -> AbstractContextManager[Removed]:
+        """`with av.without(["encoder 3.5"]): ...`: what the heads give out is multiplied by 0, in this thread.
+
+        Holds for `av.model(...)` and for every verb within the block, and leaves no trace. `heads`: `Head` objects,
+        texts, or tuples (stream, layer, number), where there is one stream without it. Raises UsageError for others.
+        """
+        return self._heads.without(heads, self.settings)
+
+    def pruned(self, heads: Any, *, example: Input = None) -> nn.Module:
+        """A copy of the model without the heads, whose weights are 0: as by the gates, to be saved as any other.
+
+        Raises UsageError for heads that there are not, ModelError where no linear layer reads them.
+        """
+        return self._heads.pruned(heads, self.settings, example)
+
+    def pruning_curve(self, data: Any, labels: Sequence[Any] | None = None, **options: Any) -> Pruning:
+        """A metric as ever more heads go, by importance, the other way round, and in random orders.
+
+        `data`, `labels`, `of`, `absolute`, `normalise` and `batch_size` are those of `heads`. `steps`: how many;
+        `orders`: random ones, at least ten, drawn with `seed`; `iterative`: importance again after each step;
+        `resume`: a folder that keeps finished points. Raises UsageError, ModelError.
+        """
+        return self._heads.curve(data, labels, self.settings, **options)
 
     def _settings(self, given: dict[str, Any]) -> Settings:
         """Settings of this call; a preset named here beats single settings named when the model was opened."""
