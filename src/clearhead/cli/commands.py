@@ -9,7 +9,7 @@ import typer
 
 from clearhead.cli import flags
 from clearhead.cli.command import command
-from clearhead.cli.explaining import explained, load, looked
+from clearhead.cli.explaining import explained, judged, load, looked
 from clearhead.cli.inputs import inputs_of
 from clearhead.cli.output import check_out, deliver, judge
 from clearhead.config import Settings, meanings
@@ -92,6 +92,33 @@ def attention(
     visualizer = load(model, {"task": task, "pooling": pooling, "trust_remote_code": trust_remote_code})
     asked = flags.given({"generate": generate, "continuation": continuation})
     deliver(looked(visualizer, one, asked), as_json=json, out=out)
+
+
+@command
+def heads(
+    *,
+    model: flags.Model,
+    data: flags.Data,
+    of: flags.Of = None,
+    absolute: flags.Absolute = None,
+    normalise: flags.Normalise = False,
+    prune: flags.Prune = False,
+    resume: flags.Resume = None,
+    task: flags.Task = None,
+    pooling: flags.Pooling = None,
+    trust_remote_code: flags.Remote = False,
+    json: flags.Json = False,
+    out: flags.Out = None,
+) -> None:
+    """Say which heads matter over a file of texts, what they look at, and what happens without them."""
+    if json and out:
+        raise UsageError("`--json` prints and `--out` writes a file: give one of them. `--out heads.json` writes JSON.")
+    if resume is not None and not prune:
+        raise UsageError("`--resume` keeps the points of a pruning curve: give `--prune` with it.")
+    check_out(out, 1)
+    visualizer = load(model, {"task": task, "pooling": pooling, "trust_remote_code": trust_remote_code})
+    asked = flags.given({"of": of, "absolute": absolute, "normalise": normalise or None})
+    deliver(judged(visualizer, data, asked, prune=prune, resume=resume), as_json=json, out=out)
 
 
 @command

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,4 +70,16 @@ def looked(visualizer: AttentionVisualizer, one: Any, asked: Mapping[str, Any]) 
     """The attention of one input."""
     with quiet(), status("looking"):
         found = visualizer.attention(one, **asked)
+    yield found
+
+
+def judged(
+    visualizer: AttentionVisualizer, data: Path, asked: Mapping[str, Any], *, prune: bool, resume: Path | None
+) -> Iterator[Any]:
+    """The report of the heads over a file, with a pruning curve if it is wanted."""
+    with quiet():
+        found = visualizer.heads(data, **asked)
+        if prune:
+            curve = visualizer.pruning_curve(data, resume=resume, **asked)
+            found = replace(found, curves=curve.curves, notes=(*found.notes, *curve.notes))
     yield found
