@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -219,6 +220,23 @@ class HeadReport:
             frame["pattern"] = [each.name for each in self.patterns]
             frame["confidence"] = [each.confidence for each in self.patterns]
         return frame
+
+    def save(self, path: str | Path) -> Path:
+        """Write `.json` (lossless), `.html`, `.parquet`, `.png` or `.svg`; nothing is left half-written."""
+        from clearhead import render
+
+        return render.save([self], path)
+
+    def show(self) -> None:
+        """Print the report to the terminal."""
+        from clearhead import render
+
+        render.show([self])
+
+    def _repr_html_(self) -> str:
+        from clearhead import render
+
+        return render.fragment([self])
 
 
 def _plain(row: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from clearhead.render import fragment, save
 from render.attention_examples import ATTENTIONS, short
 from render.drawn_examples import GENERATIONS, PICTURES, captioned, continuation, digit, patches, pixels, translation
 from render.examples import ALL, leaking, pair, review
+from render.report_examples import REPORTS, classifier, many
 from render.unclaimed_examples import MAPS, ROWS, cam, features, heat, looked, rollout
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs the extra `test`: pip install 'clearhead[test]'")
@@ -26,7 +27,7 @@ ARGUMENTS = (
 SCHEMES = ["light", "dark"]
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 
-DRAWN = {**PICTURES, **GENERATIONS, **MAPS, **ROWS, **ATTENTIONS}
+DRAWN = {**PICTURES, **GENERATIONS, **MAPS, **ROWS, **ATTENTIONS, **REPORTS}
 EVERYTHING = {**ALL, **DRAWN}
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: sudo apt-get install chromium")
@@ -334,6 +335,43 @@ def test_rows_unfold_without_scripts(opened):
     assert not row.locator(".tokens").first.is_visible()
     row.locator("summary").click()
     assert row.locator(".tokens").first.inner_text() == "the house is small ."
+
+
+# ---- heads ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_squares_are_as_deep_as_their_shares(opened, scheme):
+    tab = opened([classifier()], scheme=scheme)
+    squares = tab.locator(".importances tbody td")
+    grounds = squares.evaluate_all("all => all.map(e => getComputedStyle(e).backgroundColor)")
+    best, worst = classifier().importance.argmax(), classifier().importance.argmin()
+    assert grounds[best] == {"light": "rgb(111, 168, 238)", "dark": "rgb(42, 98, 179)"}[scheme]
+    assert grounds[worst] in ("rgba(0, 0, 0, 0)", {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 22, 26)"}[scheme])
+
+
+def test_a_wide_table_scrolls_in_its_own_box_with_its_layers_in_sight(opened):
+    tab = opened([many()], viewport=PHONE)
+    place = tab.locator(".importances .scroll")
+    place.evaluate("e => { e.scrollLeft = 400 }")
+    assert place.evaluate("e => e.scrollLeft") == 400
+    assert tab.locator(".importances tbody th").first.bounding_box()["x"] < 60
+    inner, outer = width(tab)
+    assert inner <= outer
+
+
+def test_lines_lie_where_their_numbers_say(opened):
+    tab = opened([classifier()])
+    area = tab.locator(".plot .area").bounding_box()
+    share = tab.locator(".plot .shares span").nth(2).bounding_box()
+    assert share["x"] + share["width"] / 2 == pytest.approx(area["x"] + area["width"] / 2, abs=1)
+    end = tab.locator(".plot .line.first").evaluate(
+        "e => { const p = e.getPointAtLength(0), m = e.getScreenCTM(); return [p.x * m.a + m.e, p.y * m.d + m.f] }"
+    )
+    assert end[0] == pytest.approx(area["x"], abs=1)
+    first = classifier().curves[0].metric[0]
+    top = tab.evaluate("document.querySelector('.plot .area').getBoundingClientRect().top")
+    assert end[1] - top == pytest.approx(area["height"] * (1.0 - first) / 0.5, abs=1)
 
 
 # ---- the examiners -------------------------------------------------------------------------------------------------

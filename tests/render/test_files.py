@@ -39,7 +39,7 @@ def test_json_has_no_infinity(tmp_path):
     assert RelevanceMap.load(path).conservation_error == float("inf")
 
 
-@pytest.mark.parametrize("suffix", [*SUFFIXES, ".HTML"])
+@pytest.mark.parametrize("suffix", [*(each for each, output in SUFFIXES.items() if not output.heads), ".HTML"])
 def test_every_suffix_is_written_and_nothing_is_left_beside_it(suffix, tmp_path):
     path = save([adversarial()], str(tmp_path / f"map{suffix}"))
     assert path == tmp_path / f"map{suffix}"

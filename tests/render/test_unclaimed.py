@@ -160,7 +160,11 @@ def test_notes_are_there_and_are_no_warnings():
 def test_the_index_and_the_foot_say_it_calmly():
     reader = Reader(page([rollout(), cam(), looked()]))
     said = [" ".join(e["text"].split()) for e in reader.of("plain")]
-    assert said == ["Shares of attention", "Scores", "Shares of attention"]
+    assert [each.split(" · ") for each in said] == [
+        [rollout().method, "Shares of attention"],
+        [cam().method, "Scores"],
+        [looked().method, "Shares of attention"],
+    ]
     assert "Balanced books" not in page([rollout(), cam()])
     assert "Balanced books" in page([rollout(), review()])
 

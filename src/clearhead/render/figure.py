@@ -19,6 +19,7 @@ from clearhead.render import colours
 from clearhead.render.books import Books, Step
 from clearhead.render.drawings import drawing as drawing_of
 from clearhead.render.figure_parts import BAR, LOOK, THIN, bar, prepare, row, title, typeset, write, writing
+from clearhead.render.headsheet import Sheet
 from clearhead.render.looks import Looks
 from clearhead.render.scene import Scene, Stream
 from clearhead.render.texts import Amount, shortened
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from clearhead.render.drawings import Item
+    from clearhead.render.generation import Generation
 
 BARS = 24  # units with a bar of their own
 PARTS = 12  # the same, of a picture
@@ -44,17 +46,12 @@ SALT = "clearhead"  # so that the same map gives the same SVG
 def figure(found: Item) -> tuple[Figure, list[Axes]]:
     """A figure of a map: for each stream its picture, if it has one, and bars for its largest units; last, the books.
 
-    Of a generation, the matrix and the sums of its rows; of attention, its heads.
+    Of a generation, the matrix and the sums of its rows; of attention, its heads; of a report on heads, their
+    importance.
     """
     drawing = drawing_of(found)
-    if isinstance(drawing, Looks):
-        from clearhead.render import figure_looks
-
-        return figure_looks.figure(drawing)
     if not isinstance(drawing, Scene):
-        from clearhead.render import figure_matrix
-
-        return figure_matrix.figure(drawing)
+        return _other(drawing)
     streams = [stream for stream in drawing.streams if stream.tokens]
     pictured = [stream for stream in streams if stream.parts]
     rows = max((len(_rows(stream)) for stream in streams), default=1)
@@ -82,6 +79,17 @@ def figure(found: Item) -> tuple[Figure, list[Axes]]:
     else:
         write(axes[-1], _said(drawing))
     return made, axes
+
+
+def _other(drawing: Generation | Looks | Sheet) -> tuple[Figure, list[Axes]]:
+    """The figure of what is no map."""
+    from clearhead.render import figure_headsheet, figure_looks, figure_matrix
+
+    if isinstance(drawing, Looks):
+        return figure_looks.figure(drawing)
+    if isinstance(drawing, Sheet):
+        return figure_headsheet.figure(drawing)
+    return figure_matrix.figure(drawing)
 
 
 def _lines(drawing: Scene) -> float:

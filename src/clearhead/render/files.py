@@ -20,11 +20,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """A kind of file: what makes its bytes, whether it holds several maps, and what it needs installed."""
+    """A kind of file: what makes its bytes, whether it holds several maps or only `heads`, and what it needs installed.
+
+    `extra` is the name under which clearhead installs that.
+    """
 
     make: Callable[[Sequence[Item]], bytes]
     several: bool = True
+    heads: bool = False
     needs: str | None = None
+    extra: str = "plot"
 
 
 def _json(maps: Sequence[Item]) -> bytes:
@@ -51,49 +56,65 @@ def _svg(maps: Sequence[Item]) -> bytes:
     return figure.image(maps[0], "svg")
 
 
+def _parquet(maps: Sequence[Item]) -> bytes:
+    from clearhead.headreports import HeadReport
+    from clearhead.render import tables
+
+    (found,) = maps
+    if not isinstance(found, HeadReport):
+        raise UsageError("A .parquet file holds a report on heads; found something else. Save it as .json.")
+    return tables.parquet(found)
+
+
 SUFFIXES: dict[str, Output] = {
     ".json": Output(make=_json),
     ".html": Output(make=_html),
     ".png": Output(make=_png, several=False, needs="matplotlib"),
     ".svg": Output(make=_svg, several=False, needs="matplotlib"),
+    ".parquet": Output(make=_parquet, several=False, heads=True, needs="pyarrow", extra="corpus"),
 }
 
 
 def save(maps: Sequence[Item], path: str | Path) -> Path:
     """Write the maps and give back where: `.json` (lossless), `.html`, and for a single map `.png` or `.svg`.
 
-    Raises UsageError for a suffix that is not one of these or holds one map only, OutputError if the file cannot be
-    written; a file that is there already stays as it was then.
+    A report on heads may also be `.parquet`. Raises UsageError for a suffix that is not one of these or holds one map
+    only, OutputError if the file cannot be written; a file that is there already stays as it was then.
     """
+    from clearhead.headreports import HeadReport
+
     if not maps:
         raise UsageError("A file holds at least one map; found none. Explain something first.")
-    check_writable(path, count=len(maps))
+    heads = all(isinstance(each, HeadReport) for each in maps)
+    check_writable(path, count=len(maps), heads=heads)
     target = Path(path)
-    _replace(target, _output(target).make(maps))
+    _replace(target, _output(target, heads=heads).make(maps))
     return target
 
 
-def check_writable(path: str | Path, *, count: int = 1) -> None:
-    """Raise what `save` would raise for so many maps, before anything slow is computed."""
+def check_writable(path: str | Path, *, count: int = 1, heads: bool = False) -> None:
+    """Raise what `save` would raise for so many maps, or reports on `heads`, before anything slow is computed."""
     target = Path(path)
-    output = _output(target)
+    output = _output(target, heads=heads)
     if count > 1 and not output.several:
         raise UsageError(
             f"A {target.suffix} file shows one map; found {count}. Save them one by one, or together as .html or .json."
         )
     if output.needs and importlib.util.find_spec(output.needs) is None:
         raise UsageError(
-            f"A {target.suffix} file needs {output.needs}, which is not installed. Run: pip install 'clearhead[plot]'"
+            f"A {target.suffix} file needs {output.needs}, which is not installed. "
+            f"Run: pip install 'clearhead[{output.extra}]'"
         )
     _check_place(target)
 
 
-def _output(target: Path) -> Output:
-    output = SUFFIXES.get(target.suffix.lower())
+def _output(target: Path, *, heads: bool) -> Output:
+    known = {suffix: output for suffix, output in SUFFIXES.items() if heads or not output.heads}
+    output = known.get(target.suffix.lower())
     if output is None:
         raise UsageError(
-            f"A file name must end in one of {', '.join(SUFFIXES)}; found {target.name!r}."
-            f"{suggest(target.suffix.lower(), SUFFIXES)}"
+            f"A file name must end in one of {', '.join(known)}; found {target.name!r}."
+            f"{suggest(target.suffix.lower(), known)}"
         )
     return output
 

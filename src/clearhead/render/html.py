@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from clearhead.render import colours, paint
+from clearhead.render import clusterings, colours, paint
 from clearhead.render.agreement import Tally
 from clearhead.render.books import Axis
 from clearhead.render.drawings import drawings
@@ -118,5 +118,6 @@ def _environment() -> Environment:
         extent=paint.extent,
         described=paint.described,
         where=paint.where,
+        mark=clusterings.drawn,
     )
     return environment

@@ -15,6 +15,7 @@ from clearhead.render import colours
 from clearhead.render.agreement import CrossCheck
 from clearhead.render.books import Books, Cause, Leak
 from clearhead.render.drawings import drawing as drawing_of
+from clearhead.render.headsheet import Sheet
 from clearhead.render.looks import Looks
 from clearhead.render.scene import Scene, Stream, Token
 from clearhead.render.terminal_pen import BLOCKS, BOLD, FAULT, QUIET, RULE, RULE_ASCII, Pen
@@ -37,7 +38,7 @@ NARROWEST = 36  # columns a stream needs to stand beside another
 
 def show(maps: Sequence[Item], console: Console | None = None) -> None:
     """Print maps one below the other; works in any width from 60 columns, without colour, and into a pipe."""
-    from clearhead.render import terminal_looks, terminal_matrix
+    from clearhead.render import terminal_headsheet, terminal_looks, terminal_matrix
 
     chosen = console or Console(highlight=False)
     pen = Pen.of(chosen)
@@ -50,6 +51,8 @@ def show(maps: Sequence[Item], console: Console | None = None) -> None:
             parts = _Map(pen).drawn(drawing)
         elif isinstance(drawing, Looks):
             parts = terminal_looks.drawn(pen, drawing)
+        elif isinstance(drawing, Sheet):
+            parts = terminal_headsheet.drawn(pen, drawing)
         else:
             parts = terminal_matrix.drawn(pen, drawing)
         for part in parts:
