@@ -234,6 +234,7 @@ class AttentionVisualizer:
         of: Literal["target", "loss"] = "target",
         absolute: Literal["example", "token"] = "example",
         normalise: bool = False,
+        clusters: int | None = None,
         batch_size: int | None = None,
         **settings: Any,
     ) -> HeadReport:
@@ -242,7 +243,8 @@ class AttentionVisualizer:
         `data`: a list of inputs, or a file with a text in each line (`.tsv`: a text and its label). `of`: what the
         gates are differentiated of, the target that `explain` would explain or the `loss`, which needs `labels`
         unless the model continues texts. `absolute`: of each `example`, as Michel et al. 2019 write, or of each
-        `token`, as their code does. `normalise`: divide by the L2 norm of each layer. Raises UsageError, ModelError.
+        `token`, as their code does. `normalise`: divide by the L2 norm of each layer. `clusters`: how many groups of
+        heads that look alike, by default as the silhouette has it. Raises UsageError, ModelError.
         """
         return self._heads.report(
             data,
@@ -251,6 +253,7 @@ class AttentionVisualizer:
             of=of,
             absolute=absolute,
             normalise=normalise,
+            clusters=clusters,
             batch_size=batch_size,
         )
 
@@ -272,7 +275,8 @@ class AttentionVisualizer:
     def pruning_curve(self, data: Any, labels: Sequence[Any] | None = None, **options: Any) -> Pruning:
         """A metric as ever more heads go, by importance, the other way round, and in random orders.
 
-        `data`, `labels`, `of`, `absolute`, `normalise` and `batch_size` are those of `heads`. `steps`: how many;
+        `data`, `labels`, `of`, `absolute` and `batch_size` are those of `heads`; layers are compared by their L2 norm
+        unless `normalise=False`. The metric is accuracy where classes have labels. `steps`: how many;
         `orders`: random ones, at least ten, drawn with `seed`; `iterative`: importance again after each step;
         `resume`: a folder that keeps finished points. Raises UsageError, ModelError.
         """

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from clearhead.config import Settings
 from clearhead.errors import UsageError, choice
 from clearhead.headreports import Group, Head, HeadReport, Pruning
+from clearhead.heads import appearance, pruning
 from clearhead.heads import importance as measures
-from clearhead.heads import pruning
 from clearhead.heads.gates import Catalogue, Give, discover, gated, shut
 from clearhead.heads.importance import CLASSES, Absolute, Case, Of
 from clearhead.question import Question
@@ -104,9 +104,10 @@ class Heads:
         normalise: bool = False,
         weighted: bool = True,
         relevance: bool = True,
+        clusters: int | None = None,
         batch_size: int | None = None,
     ) -> HeadReport:
-        """Importance with its error, attention times gradient, and relevance of every head. Raises UsageError."""
+        """Importance with its error, relevance, patterns and groups of every head. Raises UsageError."""
         _check(of=(of, get_args(Of)), absolute=(absolute, get_args(Absolute)))
         inputs, labels = read(data, labels)
         cases = measures.cases(self._subject, inputs, labels, of, settings)
@@ -117,6 +118,7 @@ class Heads:
             layers = [(head.stream, head.layer) for head in catalogue.heads]
             mean, error = measures.normalised(layers, mean, error)
         question = cases[0].question
+        looks = appearance.seen([case.question for case in cases], catalogue.heads, clusters)
         return HeadReport(
             model=question.name,
             task=question.task,
@@ -130,8 +132,10 @@ class Heads:
             groups=_groups(catalogue, grouped, normalise),
             weighted=_weighted(catalogue, cases) if weighted else None,
             relevance=_relevance(catalogue, cases, settings) if relevance else None,
+            patterns=looks.patterns,
+            clusters=looks.clusters,
             warnings=tuple(dict.fromkeys(w for case in cases for w in case.question.items[0].warnings)),
-            notes=_notes(of, absolute, normalise),
+            notes=(*_notes(of, absolute, normalise), *looks.notes),
             recipe=question.recipe,
         )
 
