@@ -142,7 +142,8 @@ class HeadReport:
 
     Arrays have one entry for each of `heads`. `importance` is that of Michel et al. 2019 with its standard `error`,
     `weighted` is $E\,\mathrm{mean}(A \odot \partial f/\partial A)^+$, `relevance` the mean absolute relevance that lrp
-    sends through a head; those that were not asked for are None.
+    sends through a head; those that were not asked for are None. `curves` are those of
+    `pruning`, where that was measured.
     """
 
     model: str
@@ -158,6 +159,7 @@ class HeadReport:
     patterns: tuple[Pattern, ...] = ()
     clusters: tuple[Clusters, ...] = ()
     curves: tuple[Curve, ...] = ()
+    pruning: Pruning | None = None
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     normalised: bool = False  # are importances divided by their layer's L2 norm?
@@ -165,6 +167,8 @@ class HeadReport:
     recipe: Recipe = field(default_factory=Recipe)
 
     def __post_init__(self) -> None:
+        if self.pruning is not None:
+            object.__setattr__(self, "curves", self.pruning.curves)
         for name in ("importance", "error", "weighted", "relevance"):
             value = getattr(self, name)
             if value is not None and np.shape(value) != (len(self.heads),):
@@ -192,7 +196,8 @@ class HeadReport:
     def to_dict(self) -> dict[str, Any]:
         """The report as plain data; `from_dict` gives the same report back."""
         listed = {name: [_plain(each) for each in getattr(self, name)] for name in _ROWS}
-        return {"schema": SCHEMA, **_plain(self), **listed, "recipe": _plain(self.recipe)}
+        tested = {"pruning": self.pruning.to_dict() if self.pruning else None}
+        return {"schema": SCHEMA, **_plain(self), **listed, **tested, "recipe": _plain(self.recipe)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> HeadReport:
@@ -204,6 +209,7 @@ class HeadReport:
         numbers = {name: _array(data[name]) for name in ("importance", "error", "weighted", "relevance")}
         texts = {name: tuple(data[name]) for name in ("warnings", "notes")}
         rest = {name: value for name, value in data.items() if name != "schema"}
+        rest["pruning"] = Pruning.from_dict(rest["pruning"]) if rest.get("pruning") else None
         return cls(**{**rest, **rows, **numbers, **texts, "recipe": Recipe(**data["recipe"])})
 
     def to_frame(self) -> pandas.DataFrame:

@@ -115,7 +115,7 @@ def heads(
         raise UsageError("`--json` prints and `--out` writes a file: give one of them. `--out heads.json` writes JSON.")
     if resume is not None and not prune:
         raise UsageError("`--resume` keeps the points of a pruning curve: give `--prune` with it.")
-    check_out(out, 1)
+    check_out(out, 1, heads=True)
     visualizer = load(model, {"task": task, "pooling": pooling, "trust_remote_code": trust_remote_code})
     asked = flags.given({"of": of, "absolute": absolute, "normalise": normalise or None})
     deliver(judged(visualizer, data, asked, prune=prune, resume=resume), as_json=json, out=out)

@@ -80,6 +80,5 @@ def judged(
     with quiet():
         found = visualizer.heads(data, **asked)
         if prune:
-            curve = visualizer.pruning_curve(data, resume=resume, **asked)
-            found = replace(found, curves=curve.curves, notes=(*found.notes, *curve.notes))
+            found = replace(found, pruning=visualizer.pruning_curve(data, resume=resume, **asked))
     yield found

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from clearhead.maps import RelevanceMap
 
 
-def check_out(out: Path | None, count: int) -> None:
+def check_out(out: Path | None, count: int, *, heads: bool = False) -> None:
     """Refuse an output that cannot be written before anything slow starts."""
     if out is not None:
         from clearhead import render
 
-        render.check_writable(out, count=count)
+        render.check_writable(out, count=count, heads=heads)
 
 
 def deliver(stream: Iterator[Any], *, as_json: bool, out: Path | None) -> list[Any]:

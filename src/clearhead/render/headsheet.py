@@ -178,7 +178,7 @@ def sheet(found: HeadReport) -> Sheet:
         groups=_groups(found),
         grids=_grids(found, shares, order),
         kinds=_kinds(found),
-        pruning=pruning(found.curves) if found.curves else None,
+        pruning=pruning(found.curves, found.pruning) if found.curves else None,
         constellations=tuple(constellation(found, each) for each in found.clusters if each.members),
         count=len(found.heads),
         weighted=found.weighted is not None,
