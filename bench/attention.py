@@ -78,7 +78,7 @@ def measure(shape: str, length: int, rounds: int) -> dict[str, float]:
     taken: dict[str, list[float]] = {name: [] for name in work}
     for turn in range(rounds + 1):
         for name, run in work.items():
-            if turn > 1 and name in SLOW:  # many times the others: once is enough
+            if turn and name in SLOW:  # many times the others: once is enough
                 continue
             start = time.perf_counter()
             run()
