@@ -180,7 +180,7 @@ def test_plain_data_says_what_it_leaves_out(toy):
 
 @pytest.mark.parametrize("most", [0, 2**40])
 def test_what_waits_in_a_file_comes_back_as_it_was(monkeypatch, most):
-    monkeypatch.setattr("clearhead.attention.shelf.Shelf.__init__.__defaults__", (most,))
+    monkeypatch.setattr("clearhead.sight.shelf.Shelf.__init__.__defaults__", (most,))
     entry = gallery("causal-lm/llama-writer")
     found = AttentionVisualizer(entry.model, entry.processor).explain(entry.inputs[0], method="rollout")
     usual = AttentionVisualizer(entry.model, entry.processor).explain(entry.inputs[0], method="rollout")

@@ -311,7 +311,7 @@ def test_one_forward_pass_tells_what_an_answer_is_read_from(name, monkeypatch):
 
 
 def test_up_to_the_end_of_the_last_block_no_gradient_is_recorded():
-    from clearhead.attention.capture import seen
+    from clearhead.sight.capture import seen
 
     entry = gallery("text-classification/bert")
     question = AttentionVisualizer(entry.model, entry.processor)._subject.question(

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from clearhead import AttentionVisualizer, RelevanceMap, Settings
 from clearhead.attention import zeroing
-from clearhead.attention.capture import Row
 from clearhead.attention.zeroing import Zeroed, value_zeroing
 from clearhead.errors import ModelError, UsageError
 from clearhead.question import Question
+from clearhead.sight.capture import Row
 from clearhead.subjects import Wanted
 from relevance.test_contract import fingerprint
 from tasks.gallery import gallery, names

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from attention import families, plainly
+from attention import plainly
 from clearhead import AttentionVisualizer
 from clearhead.errors import UsageError
 from clearhead.headreports import Head
 from clearhead.heads.gates import discover, gated, shut
 from heads.headless import READERS, fingerprint, handed_zeros, scaled
+from sight import families
 from tasks.gallery import gallery
 
 MODELS = {

@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from attention import families, plainly
+from attention import plainly
 from clearhead import AttentionVisualizer
 from clearhead.errors import UsageError
 from clearhead.headreports import HeadReport
 from clearhead.heads.importance import relevance
 from clearhead.subjects import Wanted
 from heads.headless import READERS, fingerprint, scaled
+from sight import families
 from tasks.gallery import gallery
 
 STEP = 1e-4

@@ -11,12 +11,13 @@ import pytest
 import torch
 from scipy import stats
 
-from attention import families, plainly
+from attention import plainly
 from clearhead import AttentionVisualizer
 from clearhead.errors import ModelError, UsageError
 from clearhead.headreports import Pruning
 from clearhead.heads import pruning
 from heads.headless import READERS, fingerprint, handed_zeros
+from sight import families
 from tasks.gallery import gallery
 
 MODELS = {

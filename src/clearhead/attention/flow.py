@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from clearhead.attention.capture import Layer, Row, Sight
 from clearhead.attention.making import BLIND, Looked, Shares, each, made
 from clearhead.attention.mixing import Mixing
-from clearhead.attention.reading import Starts, towers
 from clearhead.config import Settings
 from clearhead.errors import UsageError
 from clearhead.maps import RelevanceMap
 from clearhead.question import Question
+from clearhead.sight.capture import Layer, Row, Sight
+from clearhead.sight.reading import Starts, towers
 
 STEPS = 2**20  # capacities are whole numbers of this many parts of a whole
 PATIENCE = 120.0  # seconds that a flow may take without being asked twice

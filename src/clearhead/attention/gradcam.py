@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from clearhead.attention.capture import Sight
 from clearhead.attention.stacks import Layer, Placed, Stack, gradients, grid_of, stacked, supports
 from clearhead.config import Settings
 from clearhead.errors import ModelError, NonFiniteError, UsageError
 from clearhead.maps import RelevanceMap, Target
 from clearhead.question import Aim, Grid, Question
+from clearhead.sight.capture import Sight
 from clearhead.units import Unit
 
 CHOSEN = "Leave `layer` out to have it chosen."

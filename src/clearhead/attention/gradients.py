@@ -7,15 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from clearhead.attention.capture import Layer, Row, Sight
 from clearhead.attention.making import Looked, Shares, each, made
 from clearhead.attention.mixing import chosen_heads, resampled
-from clearhead.attention.reading import asked, towers
-from clearhead.attention.sites import Written, laid
 from clearhead.config import Settings
 from clearhead.errors import ModelError
 from clearhead.maps import RelevanceMap
 from clearhead.question import Question
+from clearhead.sight.capture import Layer, Row, Sight
+from clearhead.sight.reading import asked, towers
+from clearhead.sight.sites import Written, laid
 
 Tables = Iterator[tuple[Tensor, Tensor]]  # rows [b], and for each what it looks at that speaks for the target [b, k]
 

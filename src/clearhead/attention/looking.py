@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from clearhead.attention.capture import Layer, Row, Sight, seen
 from clearhead.attention.mixing import Mixing
 from clearhead.attention.rollout import matrix
-from clearhead.attention.shelf import Shelf
 from clearhead.attentions import AttentionMaps, Block, LayerMap, StreamMaps
 from clearhead.errors import ModelError
 from clearhead.question import Question
+from clearhead.sight.capture import Layer, Row, Sight, seen
+from clearhead.sight.shelf import Shelf
 from clearhead.units import Unit
 
 CROSS, POOLING, ENCODER, DECODER = "cross", "pooling", "encoder", "decoder"

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clearhead.attention.capture import Gradients, Row, Sight, seen
-from clearhead.attention.reading import Starts, starts
-from clearhead.attention.sites import Site
 from clearhead.errors import ModelError, NonFiniteError
 from clearhead.maps import RelevanceMap, Target
 from clearhead.question import Aim, Question
+from clearhead.sight.capture import Gradients, Row, Sight, seen
+from clearhead.sight.reading import Starts, starts
+from clearhead.sight.sites import Site
 from clearhead.units import Unit
 
 BLIND = "This method ignores the target: it depends on where the answer is read, not on which answer is meant."

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from clearhead.attention.capture import Layer, Row, Sight
 from clearhead.config import Settings
 from clearhead.errors import ModelError, UsageError
+from clearhead.sight.capture import Layer, Row, Sight
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
-from clearhead.attention.capture import Layer, Row
 from clearhead.attention.making import BLIND, Looked, Shares, each, made
 from clearhead.attention.mixing import Mixing, resampled
 from clearhead.config import Settings
 from clearhead.errors import UsageError, suggest
 from clearhead.maps import RelevanceMap
 from clearhead.question import Question
+from clearhead.sight.capture import Layer, Row
 
 
 def attention(question: Question, settings: Settings) -> Iterator[tuple[int, RelevanceMap]]:

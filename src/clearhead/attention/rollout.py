@@ -7,14 +7,14 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from clearhead.attention.capture import Layer, Row, Sight
 from clearhead.attention.making import BLIND, Looked, Shares, each, made
 from clearhead.attention.mixing import Mixing, pulled, resampled
-from clearhead.attention.reading import Starts
-from clearhead.attention.shelf import Shelf
 from clearhead.config import Settings
 from clearhead.maps import RelevanceMap
 from clearhead.question import Question
+from clearhead.sight.capture import Layer, Row, Sight
+from clearhead.sight.reading import Starts
+from clearhead.sight.shelf import Shelf
 
 MOST = 0.5  # a unit that is not read itself and takes more than this is a sink
 

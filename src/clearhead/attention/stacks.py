@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from clearhead.attention.capture import Row, Sight, called
-from clearhead.attention.modules import Called, blocks, sequence, watched
-from clearhead.attention.watch import Watch, started
 from clearhead.errors import ModelError
 from clearhead.question import Grid, Pass, Question
+from clearhead.sight.capture import Row, Sight, called
+from clearhead.sight.modules import Called, blocks, sequence, watched
+from clearhead.sight.watch import Watch, started
 from clearhead.tape import Kept
 
 

@@ -10,17 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clearhead.attention.capture import Gradients, Layer, Row, seen
 from clearhead.attention.making import BLIND, Looked, Shares, made
 from clearhead.attention.mixing import resampled
-from clearhead.attention.modules import Called, first_tensor, sequence, watched
-from clearhead.attention.reading import starts
-from clearhead.attention.sites import Site
-from clearhead.attention.watch import FUSED, PRODUCTS, Watch
 from clearhead.config import Settings
 from clearhead.errors import ClearheadError, ModelError, UsageError
 from clearhead.maps import RelevanceMap
 from clearhead.question import Aim, Question
+from clearhead.sight.capture import Gradients, Layer, Row, seen
+from clearhead.sight.modules import Called, first_tensor, sequence, watched
+from clearhead.sight.reading import starts
+from clearhead.sight.sites import Site
+from clearhead.sight.watch import FUSED, PRODUCTS, Watch
 from clearhead.tape import Function, Operation, is_tensor, mapped, picked
 
 MOST_SECONDS = 120.0  # what takes longer is refused without `force`

@@ -17,14 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from clearhead.attention import places
-from clearhead.attention.capture import Layer, seen
 from clearhead.attention.looking import stream_names
-from clearhead.attention.sites import Site, laid
-from clearhead.attention.watch import AS_ONE, CARRIES, FUSED, PRODUCTS, SOFTMAX
 from clearhead.errors import ClearheadError, ModelError, UsageError, suggest
 from clearhead.headreports import Head
 from clearhead.question import Question, uncached
+from clearhead.sight import places
+from clearhead.sight.capture import Layer, seen
+from clearhead.sight.sites import Site, laid
+from clearhead.sight.watch import AS_ONE, CARRIES, FUSED, PRODUCTS, SOFTMAX
 from clearhead.tape import Function, Operation, Tape, constants_detached, is_tensor, picked, writes_in_place
 
 Call = tuple[str, int]  # the path of a module, and the number of its attention in one pass

@@ -17,14 +17,14 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
-from clearhead.attention.capture import Layer
 from clearhead.attention.making import each
-from clearhead.attention.sites import Written, laid
 from clearhead.config import Settings
 from clearhead.errors import ClearheadError, ModelError, UsageError
 from clearhead.heads.gates import Call, Catalogue, gated, passed, per_item, shut
 from clearhead.question import Question
 from clearhead.relevance.lrp import lrp
+from clearhead.sight.capture import Layer
+from clearhead.sight.sites import Written, laid
 from clearhead.subjects import TENSORS, Subject, Wanted, length, shape
 from clearhead.subjects.targets import index, logits
 

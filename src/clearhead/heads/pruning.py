@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 from tqdm import tqdm
 
-from clearhead.attention.watch import CARRIES
 from clearhead.errors import ModelError, UsageError
 from clearhead.headreports import Curve, Head, Pruning
 from clearhead.heads.gates import Call, Catalogue, Gates, passed, shut
 from clearhead.heads.importance import Absolute, Case, averaged, batched, importance, label_of, normalised
 from clearhead.question import Question
+from clearhead.sight.watch import CARRIES
 from clearhead.subjects import Subject
 from clearhead.subjects.targets import index, logits
 from clearhead.tape import Function, Operation, is_tensor, picked

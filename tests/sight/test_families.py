@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from attention.families import (
+from clearhead.sight.capture import Layer, Sight, seen
+from sight.families import (
     IMAGES,
     LENGTH,
     NAMES,
@@ -20,7 +21,6 @@ from attention.families import (
     own,
     question,
 )
-from clearhead.attention.capture import Layer, Sight, seen
 from tasks.gallery import image_processor, made, picture
 
 CLOSE = 1e-5

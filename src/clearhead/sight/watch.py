@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from clearhead.attention import places, trail
-from clearhead.attention.edge import Edge
-from clearhead.attention.sites import Fused, Site, Written
+from clearhead.sight import places, trail
+from clearhead.sight.edge import Edge
+from clearhead.sight.sites import Fused, Site, Written
 from clearhead.tape import (
     Function,
     Keeper,

@@ -13,8 +13,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from clearhead.attention.places import Place
-from clearhead.attention.trail import Step
+from clearhead.sight.places import Place
+from clearhead.sight.trail import Step
 
 BLOCK, ROWS = 2**25, 128  # bytes and rows of weights that are made at a time, where rows can be made one by one
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clearhead.attention.sites import Site
+from clearhead.sight.sites import Site
 from clearhead.tape import Operation, is_tensor, mapped, picked, writes_in_place
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attention.families import TEXTS, family, ids, question
-from clearhead.attention.capture import Sight, seen
-from clearhead.attention.sites import Fused, Written
-from clearhead.attention.trail import Step
 from clearhead.errors import ModelError
+from clearhead.sight.capture import Sight, seen
+from clearhead.sight.sites import Fused, Written
+from clearhead.sight.trail import Step
+from sight.families import TEXTS, family, ids, question
 from tasks.gallery import lively, made
 
 CLOSE = 1e-5

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from clearhead.attention.capture import Layer, Row, Sight
-from clearhead.attention.edge import axis_of
-from clearhead.attention.sites import Written, laid
+from clearhead.sight.capture import Layer, Row, Sight
+from clearhead.sight.edge import axis_of
+from clearhead.sight.sites import Written, laid
 
 Starts = dict[Row, Tensor]
 

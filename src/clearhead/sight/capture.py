@@ -9,11 +9,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from clearhead.attention.edge import Edge
-from clearhead.attention.sites import Site
-from clearhead.attention.watch import Beside, Watch, started
 from clearhead.errors import ClearheadError, ModelError
 from clearhead.question import Grid, Layout, Pass, Question, uncached
+from clearhead.sight.edge import Edge
+from clearhead.sight.sites import Site
+from clearhead.sight.watch import Beside, Watch, started
 
 Gradients = Literal["late", "each", "through"]
 

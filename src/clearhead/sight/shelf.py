@@ -8,7 +8,7 @@ import weakref
 import torch
 from torch import Tensor
 
-from clearhead.attention.sites import Fused, Holder, Site
+from clearhead.sight.sites import Fused, Holder, Site
 
 MOST = 2**24  # bytes that stay in memory; what comes after them goes to a temporary file
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from clearhead.attention.modules import blocks, first_tensor, sequence, watched
+from clearhead.sight.modules import blocks, first_tensor, sequence, watched
 from tasks.gallery import gallery
 from tasks.plainly import encoded
 
