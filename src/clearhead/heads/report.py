@@ -113,15 +113,11 @@ class Heads:
         cases = measures.cases(self._subject, inputs, labels, of, settings)
         catalogue = self.learn(cases[0].question)
         found, grouped = measures.importance(self._subject, catalogue, cases, absolute=absolute, batch_size=batch_size)
-        mean, error = measures.averaged(found)
-        if normalise:
-            layers = [(head.stream, head.layer) for head in catalogue.heads]
-            mean, error = measures.normalised(layers, mean, error)
-        question = cases[0].question
+        mean, error = _averaged([(head.stream, head.layer) for head in catalogue.heads], found, normalise)
         looks = appearance.seen([case.question for case in cases], catalogue.heads, clusters)
         return HeadReport(
-            model=question.name,
-            task=question.task,
+            model=cases[0].question.name,
+            task=cases[0].question.task,
             heads=catalogue.heads,
             documents=len(cases),
             of=of,
@@ -134,9 +130,9 @@ class Heads:
             relevance=_relevance(catalogue, cases, settings) if relevance else None,
             patterns=looks.patterns,
             clusters=looks.clusters,
-            warnings=tuple(dict.fromkeys(w for case in cases for w in case.question.items[0].warnings)),
+            warnings=_warnings(cases),
             notes=(*_notes(of, absolute, normalise), *looks.notes),
-            recipe=question.recipe,
+            recipe=cases[0].question.recipe,
         )
 
     def curve(
@@ -195,12 +191,23 @@ def _example(subject: Subject, settings: Settings) -> Question:
     return subject.question(given.get(subject.task, text), wanted, settings)
 
 
+def _warnings(cases: Sequence[Case]) -> tuple[str, ...]:
+    """What any document warns of, each once."""
+    return tuple(dict.fromkeys(warning for case in cases for warning in case.question.items[0].warnings))
+
+
+def _averaged(layers: Sequence[object], amounts: Any, normalise: bool) -> tuple[Any, Any]:
+    """The mean over documents and its standard error, divided by the L2 norm of each layer if asked to."""
+    mean, error = measures.averaged(amounts)
+    if normalise:
+        mean, error = measures.normalised(layers, mean, error)
+    return mean, error
+
+
 def _groups(catalogue: Catalogue, amounts: Any, normalise: bool) -> tuple[Group, ...]:
     """The heads that share keys and values, with their importance."""
     names = list(dict.fromkeys((h.stream, h.layer, h.group) for h in catalogue.heads if h.group is not None))
-    mean, error = measures.averaged(amounts)
-    if normalise:
-        mean, error = measures.normalised([name[:2] for name in names], mean, error)
+    mean, error = _averaged([name[:2] for name in names], amounts, normalise)
     return tuple(
         Group(stream=stream, layer=layer, group=int(group or 0), importance=float(m), error=float(e))
         for (stream, layer, group), m, e in zip(names, mean, error, strict=True)
