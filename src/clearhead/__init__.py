@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from clearhead.config import Settings
     from clearhead.errors import ClearheadError
     from clearhead.generations import GenerationMap
+    from clearhead.headreports import HeadReport
     from clearhead.maps import LedgerEntry, Recipe, RelevanceMap, Target
     from clearhead.units import Unit
     from clearhead.visualizer import AttentionVisualizer
@@ -36,6 +37,7 @@ _HOME = {
     "AttentionVisualizer": "clearhead.visualizer",
     "ClearheadError": "clearhead.errors",
     "GenerationMap": "clearhead.generations",
+    "HeadReport": "clearhead.headreports",
     "LedgerEntry": "clearhead.maps",
     "Recipe": "clearhead.maps",
     "RelevanceMap": "clearhead.maps",
@@ -49,6 +51,7 @@ __all__ = [
     "AttentionVisualizer",
     "ClearheadError",
     "GenerationMap",
+    "HeadReport",
     "LedgerEntry",
     "Recipe",
     "RelevanceMap",
