@@ -6,6 +6,7 @@ Axes: windows W, heads H, queries Q, keys K, width D; a plain attention has one 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -31,7 +32,7 @@ class Holder(Protocol):
 
 
 @dataclass(eq=False, kw_only=True)
-class Site:
+class Site(ABC):
     """What all attentions have: their place, the values they weigh, and what came out, through which gradients flow.
 
     `output` is the result of a fused kernel, or the weights that a model computed itself; `edge` what the last block
@@ -44,9 +45,9 @@ class Site:
     edge: Tensor | None = None
 
     @property
+    @abstractmethod
     def shape(self) -> tuple[int, int, int, int]:
         """How many windows, heads, queries and keys."""
-        raise NotImplementedError
 
     @property
     def heads(self) -> int:
@@ -120,11 +121,11 @@ class Site:
             raise ValueError("An attention has at least one query.")
         return whole
 
-    def _plain(self, wanted: Tensor | None, heads: Tensor | None) -> Iterator[Block]:
-        raise NotImplementedError
+    @abstractmethod
+    def _plain(self, wanted: Tensor | None, heads: Tensor | None) -> Iterator[Block]: ...
 
-    def _windows(self) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def _windows(self) -> Tensor: ...
 
 
 @dataclass(eq=False, kw_only=True)
