@@ -63,6 +63,25 @@ class Beside:
     origins: frozenset[str]
 
 
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call as it is met, with what is known of the tensors among its arguments, by their identity."""
+
+    operation: Operation
+    function: Function
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    marks: Mapping[int, Mark]
+
+    def tensors(self) -> list[Tensor]:
+        """The tensors among its arguments, in order."""
+        return list(picked((*self.args, *self.kwargs.values()), is_tensor))
+
+    def mark(self, tensor: Tensor) -> Mark:
+        """What is known of an argument."""
+        return self.marks.get(id(tensor), Mark())
+
+
 class Watch:
     """Interprets calls by making them as they are, and tells `found` of each attention it sees.
 
@@ -104,12 +123,13 @@ class Watch:
         marks = {id(tensor): mark for tensor in tensors if (mark := self._marks.get(tensor)) is not None}
         if operation.composite is not None and operation.name not in AS_ONE and marks and function not in self._open:
             return self._apart(operation.composite, function, args, kwargs)
+        call = Call(operation, function, args, kwargs, marks)
         if operation.name == FUSED:
-            result = self._fused(function, args, kwargs, marks)
+            result = self._fused(call)
         elif operation.name in PRODUCTS and any(mark.weights for mark in marks.values()):
-            result = self._weighed(operation, function, args, kwargs, marks)
+            result = self._weighed(call)
         else:
-            return self._made(operation, function, args, kwargs, marks)
+            return self._made(call)
         self._mark(result, Mark(_union(marks.values()), version=result._version))
         return result
 
@@ -121,84 +141,54 @@ class Watch:
         finally:
             self._open.discard(function)
 
-    def _made(
-        self,
-        operation: Operation,
-        function: Function,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        marks: Mapping[int, Mark],
-    ) -> Any:
+    def _made(self, call: Call) -> Any:
         """Any other call: made as it is, and what is known of its result is noted."""
-        step = self._step(operation, function, args, kwargs, marks)
+        operation, args, kwargs = call.operation, call.args, call.kwargs
+        step = self._step(call)
         overwrites = writes_in_place(operation, args, kwargs)
         if overwrites:
             self._keeper.spare(args[0])
-        result = function(*args, **kwargs)
+        result = call.function(*args, **kwargs)
         if self._lookups and operation.name == "embedding" and result.is_floating_point():
             _, result = started(result)
         known = args[0] if result is None and overwrites else result
         if step is None and not overwrites and trail.grows(operation, args, kwargs, result):
-            step = trail.steps(self._keeper, self._names, {}, operation, function, args, kwargs)
-        if marks or step is not None:
-            weights, asks = self._carries(operation, args, marks), _asking(operation, args, kwargs, marks)
-            whole = Mark(_union(marks.values()), step, weights, asks=asks)
+            step = trail.steps(self._keeper, self._names, {}, operation, call.function, args, kwargs)
+        if call.marks or step is not None:
+            whole = Mark(_union(call.marks.values()), step, _carries(call), asks=_asking(call))
             for item, tensor in enumerate(_results(known)):
-                mark = whole if isinstance(known, Tensor) else _of(whole, item)
-                self._note(operation, function, args, kwargs, tensor, mark, item)
+                self._note(call, tensor, whole if isinstance(known, Tensor) else _of(whole, item), item)
         return result
 
-    def _note(
-        self,
-        operation: Operation,
-        function: Function,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        tensor: Tensor,
-        mark: Mark,
-        item: int,
-    ) -> None:
-        if tensor in self._marks and not writes_in_place(operation, args, kwargs):
+    def _note(self, call: Call, tensor: Tensor, mark: Mark, item: int) -> None:
+        """Note what is known of one result of a call."""
+        if tensor in self._marks and not writes_in_place(call.operation, call.args, call.kwargs):
             return  # a call that gives its argument back
         size = tensor.numel() * tensor.element_size()
         step = mark.step if mark.step is not None and mark.step.held < size else None
         index, beside = None, tuple[str | None, ...]()
         if self._grid:
-            call = places.Moved(operation.name, function, args, kwargs, item)
-            source = next((t for t in picked(args, is_tensor) if t in self._marks), None)
+            moved = places.Moved(call.operation.name, call.function, call.args, call.kwargs, item)
+            source = next((t for t in picked(call.args, is_tensor) if t in self._marks), None)
             before = self._marks[source] if source is not None else Mark()
-            index = places.followed(call, source, before.index, tensor)
-            beside = self._joined(call, tensor, mark.origins) or places.named(call, source, before.beside, tensor)
+            index = places.followed(moved, source, before.index, tensor)
+            beside = self._joined(moved, tensor, mark.origins) or places.named(moved, source, before.beside, tensor)
         self._mark(tensor, Mark(mark.origins, step, mark.weights, index, tensor._version, beside, mark.asks))
 
     def _mark(self, tensor: Tensor, mark: Mark) -> None:
         self._marks[tensor] = mark
 
-    def _step(
-        self,
-        operation: Operation,
-        function: Function,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        marks: Mapping[int, Mark],
-    ) -> trail.Step | None:
+    def _step(self, call: Call) -> trail.Step | None:
         """How the result can be made again, if that begins with a product or goes on from a known one."""
-        known = {}
-        for tensor in picked((*args, *kwargs.values()), is_tensor):
-            mark = marks.get(id(tensor))
-            if mark is not None and mark.step is not None and mark.version == tensor._version:
-                known[id(tensor)] = mark.step
+        known = {
+            id(tensor): mark.step
+            for tensor in call.tensors()
+            if (mark := call.mark(tensor)).step is not None and mark.version == tensor._version
+        }
+        operation, args, kwargs = call.operation, call.args, call.kwargs
         if (not known and operation.name not in PRODUCTS) or not trail.repeats(operation, args, kwargs):
             return None
-        return trail.steps(self._keeper, self._names, known, operation, function, args, kwargs)
-
-    def _carries(self, operation: Operation, args: tuple[Any, ...], marks: Mapping[int, Mark]) -> bool:
-        """Does the result hold weights: a softmax, or one that is carried on?"""
-        if operation.name in SOFTMAX:
-            return True
-        tensors = list(picked(args, is_tensor))
-        looked = tensors if operation.name == "where" else tensors[:1]
-        return operation.name in CARRIES and any(marks.get(id(each), Mark()).weights for each in looked)
+        return trail.steps(self._keeper, self._names, known, operation, call.function, args, kwargs)
 
     def _joined(self, call: places.Moved, result: Tensor, origins: frozenset[str]) -> tuple[str | None, ...]:
         """Names along a sequence [1, positions, width] beside which learned vectors are put; empty where none are."""
@@ -219,14 +209,12 @@ class Watch:
 
     # ---- attention ---------------------------------------------------------------------------------------------
 
-    def _fused(
-        self, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any], marks: Mapping[int, Mark]
-    ) -> Tensor:
+    def _fused(self, call: Call) -> Tensor:
         """One call that computes attention: its operands are kept."""
         names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
-        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        given = {**dict(zip(names, call.args, strict=False)), **call.kwargs}
         site = Fused(
-            place=self._place(marks, given["query"], given["value"]),
+            place=self._place(call, given["query"], given["value"]),
             query=self._keeper.keep(given["query"]),
             key=self._keeper.keep(given["key"]),
             held_value=self._keeper.keep(given["value"]),
@@ -237,30 +225,23 @@ class Watch:
         given.update(dropout_p=0.0)
         if self._edge is not None:
             self._edge.attention(site)
-        result: Tensor = function(**given)
+        result: Tensor = call.function(**given)
         site.output = result if result.requires_grad else None
         if self._attentions:
             site.output, result = started(result)
         self._found(site)
         return result
 
-    def _weighed(
-        self,
-        operation: Operation,
-        function: Function,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        marks: Mapping[int, Mark],
-    ) -> Tensor:
+    def _weighed(self, call: Call) -> Tensor:
         """A product of weights that the model computed itself."""
-        operands = list(picked((*args, *kwargs.values()), is_tensor))
-        table = next(t for t in operands if id(t) in marks and marks[id(t)].weights)
+        args, kwargs, operands = call.args, call.kwargs, call.tensors()
+        table = next(t for t in operands if call.mark(t).weights)
         value = next((t for t in reversed(operands) if t is not table), table)
-        order = places.order(operation.name, args, operands, table)
+        order = places.order(call.operation.name, args, operands, table)
         turned = table if order is None else table.permute(order)
         site = Written(
-            place=self._place(marks, table, value, order),
-            weights=_again(marks[id(table)], table, order) or self._keeper.keep(turned),
+            place=self._place(call, table, value, order),
+            weights=_again(call.mark(table), table, order) or self._keeper.keep(turned),
             table=tuple(turned.shape),
             held_value=self._keeper.keep(value),
         )
@@ -273,15 +254,13 @@ class Watch:
             args = tuple(_replaced(each, table, used) for each in args)
             kwargs = {name: _replaced(each, table, used) for name, each in kwargs.items()}
         site.output = turned if turned.requires_grad else None
-        result: Tensor = function(*args, **kwargs)
+        result: Tensor = call.function(*args, **kwargs)
         self._found(site)
         return result
 
-    def _place(
-        self, marks: Mapping[int, Mark], query: Tensor, value: Tensor, order: tuple[int, ...] | None = None
-    ) -> places.Place:
+    def _place(self, call: Call, query: Tensor, value: Tensor, order: tuple[int, ...] | None = None) -> places.Place:
         """`query` is the operand of a fused call, or a table whose axes are to be put in `order`."""
-        of_query, of_value = (marks.get(id(tensor), Mark()) for tensor in (query, value))
+        of_query, of_value = call.mark(query), call.mark(value)
         asking = of_query.index if order is None or of_query.index is None else of_query.index.permute(order)
         return places.Place(
             module=self.tape.module(),
@@ -306,14 +285,21 @@ def _union(marks: Iterable[Mark]) -> frozenset[str]:
     return found
 
 
-def _asking(
-    operation: Operation, args: tuple[Any, ...], kwargs: Mapping[str, Any], marks: Mapping[int, Mark]
-) -> frozenset[str] | None:
+def _carries(call: Call) -> bool:
+    """Does the result hold weights: a softmax, or one that is carried on?"""
+    if call.operation.name in SOFTMAX:
+        return True
+    tensors = list(picked(call.args, is_tensor))
+    looked = tensors if call.operation.name == "where" else tensors[:1]
+    return call.operation.name in CARRIES and any(call.mark(each).weights for each in looked)
+
+
+def _asking(call: Call) -> frozenset[str] | None:
     """The inputs that rows of a table come from: those of a product's first factor, or as known before."""
-    operands = list(picked((*args, *kwargs.values()), is_tensor))
-    if operation.name in PRODUCTS and len(operands) > 1:
-        return marks.get(id(operands[-2]), Mark()).origins
-    return next((mark.asks for t in operands if (mark := marks.get(id(t))) and mark.asks is not None), None)
+    operands = call.tensors()
+    if call.operation.name in PRODUCTS and len(operands) > 1:
+        return call.mark(operands[-2]).origins
+    return next((asks for each in operands if (asks := call.mark(each).asks) is not None), None)
 
 
 def _again(mark: Mark, table: Tensor, order: tuple[int, ...] | None) -> trail.Step | None:
