@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from clearhead.errors import UsageError, choice, suggest
 
-Method = Literal["lrp", "attention", "rollout", "flow", "gradient-attention", "value-zeroing", "gradcam"]
+Method = Literal["lrp", "secant", "attention", "rollout", "flow", "gradient-attention", "value-zeroing", "gradcam"]
 Preset = Literal["default", "attnlrp", "cp-lrp"]
 Rule = Literal["epsilon", "0"]
 Attention = Literal["cp", "attnlrp"]

@@ -6,12 +6,14 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from clearhead.maps import Recipe, Target
 from clearhead.units import Unit
+
+NOTHING = -1  # an id that is no token's
 
 Ask = Callable[[list[Any], int], tuple[Target, Tensor]]
 
@@ -61,6 +63,19 @@ class Pass:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Baseline:
+    """What an input is compared with: another input in the same places, and what it is in words.
+
+    `tensors` are those of each pass, of the same names and shapes as the pass has them. An id of `NOTHING` stands for
+    no token at all: a lookup gives `vector` there, zeros or the mean of all vectors.
+    """
+
+    label: str
+    tensors: tuple[Mapping[str, Any], ...]
+    vector: Literal["zero", "mean"] = "zero"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Aim:
     """One scalar to explain: `ask` takes the outputs of all passes and the item's place in the batch.
 
@@ -95,7 +110,7 @@ class Item:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Question:
-    """A model, the passes to make, and the items that lie in their batch."""
+    """A model, the passes to make, the items that lie in their batch, and what these are compared with, if anything."""
 
     model: nn.Module
     name: str
@@ -104,13 +119,19 @@ class Question:
     items: tuple[Item, ...]
     recipe: Recipe
     apart: tuple[Question, ...] = ()
+    baselines: tuple[Baseline, ...] = ()
 
     def alone(self, n: int) -> Question:
         """The same question about one item, as it was posed `apart` from the others, or cut out of the batch."""
         if self.apart:
             return self.apart[n]
-        passes = tuple(replace(part, tensors=_narrowed(part.tensors, n, len(self.items))) for part in self.passes)
-        return replace(self, passes=passes, items=(self.items[n],))
+        count = len(self.items)
+        passes = tuple(replace(part, tensors=_narrowed(part.tensors, n, count)) for part in self.passes)
+        baselines = tuple(
+            replace(each, tensors=tuple(_narrowed(tensors, n, count) for tensors in each.tensors))
+            for each in self.baselines
+        )
+        return replace(self, passes=passes, items=(self.items[n],), baselines=baselines)
 
     @contextmanager
     def evaluated(self) -> Iterator[tuple[str, ...]]:
