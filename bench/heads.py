@@ -25,7 +25,9 @@ from clearhead import AttentionVisualizer
 from clearhead.headreports import HeadReport, Pruning
 from clearhead.heads import importance as measures
 from clearhead.heads import pruning
-from clearhead.heads.report import read
+from clearhead.heads.cases import posed, recipe
+from clearhead.heads.documents import read
+from clearhead.heads.store import Store
 
 EVEN = math.log(2)  # the loss below which one of two classes is right
 SAMPLES = Path(__file__).parents[1] / "tests" / "data"
@@ -72,7 +74,7 @@ def plain(model: nn.Module, length: int) -> Callable[[], object]:
 def importance(model: nn.Module, length: int) -> Callable[[], object]:
     """The slopes of all gates."""
     av = AttentionVisualizer(model)
-    (case,) = measures.cases(av._subject, [{"input_ids": ids(length)}], None, "target", av.settings)
+    (case,) = posed(av._subject, [{"input_ids": ids(length)}], None, "target", av.settings)
     catalogue = av._heads.learn(case.question)
     return lambda: measures.slopes(catalogue, case.question, [case])
 
@@ -98,15 +100,14 @@ def sentiment(folder: Path | None, out: Path | None, resume: Path | None, steps:
 def alone(av: AttentionVisualizer, texts: list[str], labels: list[str], resume: Path | None) -> None:
     """One head left out at a time: what that costs, against what its gate says."""
     start = time.perf_counter()
-    cases = measures.cases(av._subject, texts, labels, "loss", av.settings)
+    cases = posed(av._subject, texts, labels, "loss", av.settings)
     catalogue = av._heads.learn(cases[0].question)
     scores = pruning.Scores(
         subject=av._subject,
         catalogue=catalogue,
         cases=cases,
         metric="loss",
-        folder=resume,
-        recipe=pruning.recipe(av._subject, cases, "loss", "loss"),
+        store=Store(resume and resume / f"{recipe(av._subject, cases, 'loss', 'loss')}.jsonl"),
     )
     whole, own = scores.of(()), scores.importance((), "example", False)
     without = np.stack([scores.of((n,)) for n in range(len(catalogue))])

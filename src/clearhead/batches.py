@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -12,8 +11,8 @@ import torch
 from torch import nn
 
 from clearhead.config import Settings
-from clearhead.errors import ModelError
 from clearhead.maps import RelevanceMap
+from clearhead.memory import RUNS_OUT, halved, out_of_memory, release, too_large
 from clearhead.question import Question
 from clearhead.subjects import Subject, length, repeated, shape
 
@@ -55,24 +54,14 @@ def _together(
     subject: Subject, questions: Sequence[tuple[int, Question]], method: Method, settings: Settings
 ) -> Iterator[Numbered]:
     """Explain in batches; a batch for which memory does not suffice is halved, and those after it stay as small."""
-    waiting, most, note = list(questions), settings.batch_size or MOST, ""
-    while waiting:
-        size = min(most, len(waiting)) if settings.batch_size else _fitting(subject.model, waiting, most)
-        batch = waiting[:size]
-        try:
-            found = list(method(subject.joined([question for _, question in batch]), settings))
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
-                raise
-            if size == 1:
-                raise _too_large(batch[0][1]) from error
-            found = []
-        if not found:  # outside of the handler, which would hold the frames and their tensors
-            most = size // 2
-            note = f"Memory ran out with {size} inputs at a time; they were explained {most} at a time."
-            _release()
-            continue
-        waiting = waiting[size:]
+
+    def count(waiting: Sequence[tuple[int, Question]]) -> int:
+        return settings.batch_size or _fitting(subject.model, waiting, MOST)
+
+    def make(batch: Sequence[tuple[int, Question]]) -> list[tuple[int, RelevanceMap]]:
+        return list(method(subject.joined([question for _, question in batch]), settings))
+
+    for batch, found, note in halved(questions, count, make, lambda each: length(each[1])):
         for place, each in found:
             yield batch[place][0] if len(batch) > 1 else batch[0][0], _noted(each, note)
 
@@ -89,14 +78,14 @@ def one(question: Question, method: Method, settings: Settings) -> Iterator[Rele
                 yield _noted(each, note)
                 done += 1
             return
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
+        except RUNS_OUT as error:
+            if not out_of_memory(error):
                 raise
             if size == 1:
-                raise _too_large(question) from error
+                raise too_large(length(question)) from error
         note = f"Memory ran out with {size} rows at a time; they were explained {size // 2} at a time."
         size //= 2
-        _release()
+        release()
 
 
 def _from(question: Question, done: int) -> Question:
@@ -117,28 +106,8 @@ def _rows_together(question: Question, settings: Settings) -> int:
     return _fitting(question.model, [(0, question)] * most, min(most, POSITIONS // length(question)))
 
 
-def _too_large(question: Question) -> ModelError:
-    return ModelError(
-        f"Memory ran out for one input of {length(question)} units. Shorten it, or load the model in a narrower float "
-        "type."
-    )
-
-
 def _noted(each: RelevanceMap, note: str) -> RelevanceMap:
     return replace(each, warnings=(*each.warnings, note)) if note else each
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    """Does an error, or what caused it, say that memory ran out?"""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return "not enough memory" in str(error) or "out of memory" in str(error)
-
-
-def _release() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 # ---- how many fit --------------------------------------------------------------------------------------------------

@@ -235,16 +235,18 @@ class AttentionVisualizer:
         absolute: Literal["example", "token"] = "example",
         normalise: bool = False,
         clusters: int | None = None,
-        batch_size: int | None = None,
+        resume: str | Path | None = None,
         **settings: Any,
     ) -> HeadReport:
         """How much every head matters over a data set: its gate's gradient, its weights times theirs, its relevance.
 
-        `data`: a list of inputs, or a file with a text in each line (`.tsv`: a text and its label). `of`: what the
-        gates are differentiated of, the target that `explain` would explain or the `loss`, which needs `labels`
-        unless the model continues texts. `absolute`: of each `example`, as Michel et al. 2019 write, or of each
-        `token`, as their code does. `normalise`: divide by the L2 norm of each layer. `clusters`: how many groups of
-        heads that look alike, by default as the silhouette has it. Raises UsageError, ModelError.
+        `data`: inputs in a list, a generator or a column; a file with one in each line, a text or the path of an image
+        (`.tsv`: with its label behind a tab); or a folder of images. `of`: what the gates are differentiated of, the
+        target that `explain` would explain or the `loss`, which needs `labels` unless the model continues texts.
+        `absolute`: of each `example`, as Michel et al. 2019 write, or of each `token`, as their code does.
+        `normalise`: divide by the L2 norm of each layer. `clusters`: how many groups of heads that look alike, by
+        default as the silhouette has it. `resume`: a folder that keeps what is known of each document, for a run that
+        is interrupted: the same call goes on there. Raises UsageError, ModelError, OutputError.
         """
         return self._heads.report(
             data,
@@ -254,7 +256,7 @@ class AttentionVisualizer:
             absolute=absolute,
             normalise=normalise,
             clusters=clusters,
-            batch_size=batch_size,
+            resume=resume,
         )
 
     def without(self, heads: Any) -> AbstractContextManager[Removed]:
@@ -272,15 +274,18 @@ class AttentionVisualizer:
         """
         return self._heads.pruned(heads, self.settings, example)
 
-    def pruning_curve(self, data: Any, labels: Sequence[Any] | None = None, **options: Any) -> Pruning:
+    def pruning_curve(
+        self, data: Any, labels: Sequence[Any] | None = None, *, batch_size: int | None = None, **options: Any
+    ) -> Pruning:
         """A metric as ever more heads go, by importance, the other way round, and in random orders.
 
-        `data`, `labels`, `of`, `absolute` and `batch_size` are those of `heads`; layers are compared by their L2 norm
-        unless `normalise=False`. The metric is accuracy where classes have labels. `steps`: how many;
-        `orders`: random ones, at least ten, drawn with `seed`; `iterative`: importance again after each step;
-        `resume`: a folder that keeps finished points. Raises UsageError, ModelError.
+        `data`, `labels`, `of`, `absolute` and `resume` are those of `heads`, where finished points are kept; layers are
+        compared by their L2 norm unless `normalise=False`. The metric is accuracy where classes have labels. `steps`:
+        how many; `orders`: random ones, at least ten, drawn with `seed`; `iterative`: importance again after each step.
+        Raises UsageError, ModelError, OutputError.
         """
-        return self._heads.curve(data, labels, self.settings, **options)
+        chosen = self.settings if batch_size is None else self._settings({"batch_size": batch_size})
+        return self._heads.curve(data, labels, chosen, **options)
 
     def _settings(self, given: dict[str, Any]) -> Settings:
         """Settings of this call; a preset named here beats single settings named when the model was opened."""

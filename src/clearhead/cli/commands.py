@@ -110,11 +110,9 @@ def heads(
     json: flags.Json = False,
     out: flags.Out = None,
 ) -> None:
-    """Say which heads matter over a file of texts, what they look at, and what happens without them."""
+    """Say which heads matter over many texts or images, what they look at, and what happens without them."""
     if json and out:
         raise UsageError("`--json` prints and `--out` writes a file: give one of them. `--out heads.json` writes JSON.")
-    if resume is not None and not prune:
-        raise UsageError("`--resume` keeps the points of a pruning curve: give `--prune` with it.")
     check_out(out, 1, heads=True)
     visualizer = load(model, {"task": task, "pooling": pooling, "trust_remote_code": trust_remote_code})
     asked = flags.given({"of": of, "absolute": absolute, "normalise": normalise or None})

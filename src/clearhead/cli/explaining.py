@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clearhead.cli.command import say
 from clearhead.cli.output import quiet, status
 from clearhead.errors import ClearheadError
 
@@ -76,9 +78,20 @@ def looked(visualizer: AttentionVisualizer, one: Any, asked: Mapping[str, Any]) 
 def judged(
     visualizer: AttentionVisualizer, data: Path, asked: Mapping[str, Any], *, prune: bool, resume: Path | None
 ) -> Iterator[Any]:
-    """The report of the heads over a file, with a pruning curve if it is wanted."""
-    with quiet():
-        found = visualizer.heads(data, **asked)
+    """The report of the heads over a data set, with a pruning curve if it is wanted."""
+    with quiet(), _kept(resume):
+        found = visualizer.heads(data, resume=resume, **asked)
         if prune:
             found = replace(found, pruning=visualizer.pruning_curve(data, resume=resume, **asked))
     yield found
+
+
+@contextmanager
+def _kept(folder: Path | None) -> Iterator[None]:
+    """Whoever interrupts hears that finished work is kept in the folder, if there is one."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if folder is not None:
+            say(f"clearhead: interrupted; finished work is kept in {folder}. Give the same command again to go on.")
+        raise

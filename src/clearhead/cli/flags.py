@@ -42,7 +42,14 @@ Units = Annotated[str | None, typer.Option(metavar=UNITS, help="What relevance i
 Check = Annotated[bool, typer.Option("--check", help="Exit with 1 if a map does not conserve within the threshold.")]
 Remote = Annotated[bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per text, each on its own line.")]
-Data = Annotated[Path, typer.Option(metavar="FILE", help="A text in each line; in a .tsv with its label behind a tab.")]
+Data = Annotated[
+    Path,
+    typer.Option(
+        metavar="PATH",
+        help="A file with a text or the path of an image in each line, in a .tsv with its label behind a tab; or a "
+        "folder of images.",
+    ),
+]
 Of = Annotated[str | None, typer.Option(metavar="target|loss", help="What heads matter for (default target).")]
 Absolute = Annotated[
     str | None, typer.Option(metavar="example|token", help="Absolute values are taken of each (default example).")
@@ -50,7 +57,7 @@ Absolute = Annotated[
 Normalise = Annotated[bool, typer.Option("--normalise", help="Divide importance by the L2 norm of its layer.")]
 Prune = Annotated[bool, typer.Option("--prune", help="Measure what happens as ever more heads go.")]
 Resume = Annotated[
-    Path | None, typer.Option(metavar="FOLDER", help="Keep finished points of the pruning curve here, and go on there.")
+    Path | None, typer.Option(metavar="FOLDER", help="Keep finished work here; interrupted, the same command goes on.")
 ]
 Out = Annotated[Path | None, typer.Option(metavar="FILE", help="Write a file; its ending says what is written.")]
 

@@ -6,153 +6,28 @@ Better than One?", section 3; Chefer, Gur & Wolf 2021; Voita et al. 2019, sectio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import cross_entropy
-from tqdm import tqdm
 
 from clearhead.attention.making import each
 from clearhead.config import Settings
-from clearhead.errors import ClearheadError, ModelError, UsageError
+from clearhead.errors import ModelError
+from clearhead.heads.cases import Case
 from clearhead.heads.gates import Call, Catalogue, gated, passed, per_item, shut
+from clearhead.heads.store import Store
+from clearhead.heads.together import answers
 from clearhead.question import Question
 from clearhead.relevance.lrp import lrp
 from clearhead.sight.capture import Layer
 from clearhead.sight.sites import Written, laid
-from clearhead.subjects import TENSORS, Subject, Wanted, length, shape
-from clearhead.subjects.targets import index, logits
+from clearhead.subjects import Subject
 
-Of = Literal["target", "loss"]
 Absolute = Literal["example", "token"]
-Score = Callable[[list[Any], int], Tensor]  # the outputs of all passes and the item's place in the batch, to a scalar
-CLASSES = ("text-classification", "image-classification", TENSORS)
-BATCH, POSITIONS = 32, 4096  # items and positions together
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Case:
-    """One input with its question, and the scalar of which gates are differentiated."""
-
-    given: Any
-    question: Question
-    score: Score
-    label: Any = None
-
-
-# ---- what is asked -------------------------------------------------------------------------------------------------
-
-
-def cases(
-    subject: Subject, data: Sequence[Any], labels: Sequence[Any] | None, of: Of, settings: Settings
-) -> list[Case]:
-    """A case for each input. Raises UsageError, also for labels that the loss needs and that are not there."""
-    found = []
-    for n, given in enumerate(data):
-        label = None if labels is None else labels[n]
-        try:
-            found.append(_case(subject, given, label, of, settings))
-        except ClearheadError as error:
-            raise type(error)(f"Input {n + 1} of {len(data)}: {error}") from error
-    return found
-
-
-def _case(subject: Subject, given: Any, label: Any, of: Of, settings: Settings) -> Case:
-    task = subject.task
-    wanted = Wanted()
-    if task == "encoder-decoder" and not isinstance(given, dict):
-        wanted = Wanted(target="sequence", continuation=None if label is None else str(label))
-    question = subject.question(given, wanted, settings)
-    if len(question.items) != 1:
-        raise UsageError(f"An input is one document; found {len(question.items)} rows. Pass them one by one.")
-    score = _asked(question) if of == "target" else _loss(subject, question, label)
-    return Case(given=given, question=question, score=score, label=label)
-
-
-def held(subject: Subject, case: Case, settings: Settings) -> Case:
-    """The same case with what the whole model predicts as its target, whatever a model without heads would predict."""
-    with case.question.evaluated(), torch.no_grad():
-        outputs = passed(case.question, lambda _, given: given, recording=False)
-        targets = [aim.ask(outputs, 0)[0] for aim in case.question.items[0].aims]
-    if len(targets) != 1 or targets[0].index is None or targets[0].kind not in ("class", "difference", "token"):
-        return case
-    at = targets[0].position if case.question.task == "token-classification" else None
-    question = subject.question(case.given, Wanted(target=targets[0].index, position=at), settings)
-    return replace(case, question=question, score=_asked(question))
-
-
-def _asked(question: Question) -> Score:
-    """The target as `explain` has it; of several, their sum."""
-
-    def score(outputs: list[Any], row: int) -> Tensor:
-        values = [aim.ask(outputs, row)[1].reshape(()) for aim in question.items[0].aims]
-        return values[0] if len(values) == 1 else torch.stack(values).sum()
-
-    return score
-
-
-def _loss(subject: Subject, question: Question, label: Any) -> Score:
-    """Cross entropy of a class, or the mean over the tokens of a text."""
-    tensors = question.passes[0].tensors
-    if question.task == "encoder-decoder":
-        if label is None:
-            raise UsageError("The loss of a translation needs what it should be; found none. Give it in `labels`.")
-        count, asked = tensors["decoder_input_ids"].shape[1], _asked(question)
-        return lambda outputs, row: -asked(outputs, row) / count
-    if question.task == "causal-lm" or (question.task == TENSORS and label is None and "input_ids" in tensors):
-        return _of_text(tensors["input_ids"][0])
-    if question.task not in CLASSES:
-        raise UsageError(f"The task {question.task} has no loss that is known here. Choose of='target'.")
-    if label is None:
-        raise UsageError("of='loss' needs a label for each input; found none. Give `labels`, or choose of='target'.")
-
-    def score(outputs: list[Any], row: int) -> Tensor:
-        own = logits(outputs[0])[row]
-        number = index(label_of(label), subject.labels, own.shape[-1], "label")
-        return cross_entropy(own.reshape(1, -1), torch.tensor([number], device=own.device))
-
-    return score
-
-
-def label_of(label: Any) -> str | int:
-    """A label as a class is named: numbers may come from numpy or from a file."""
-    return label if isinstance(label, str) else int(label)
-
-
-def _of_text(ids: Tensor) -> Score:
-    if len(ids) < 2:
-        raise UsageError("The loss of a text needs two tokens at least; found one. Leave such a text out.")
-
-    def score(outputs: list[Any], row: int) -> Tensor:
-        scores = logits(outputs[0])
-        if scores.dim() != 3:
-            raise UsageError("of='loss' needs a label for each input; found none. Give `labels`.")
-        return cross_entropy(scores[row, : len(ids) - 1], ids[1:])
-
-    return score
-
-
-def batched(
-    subject: Subject, found: Sequence[Case], size: int | None
-) -> Iterator[tuple[tuple[int, ...], Question, list[Case]]]:
-    """Cases that can be asked together, those of like length: their numbers, one question, and themselves."""
-    groups: dict[object, list[int]] = {}
-    for n, case in enumerate(found):
-        common = shape(case.question)
-        groups.setdefault(("alone", n) if common is None else common, []).append(n)
-    for members in groups.values():
-        waiting = sorted(members, key=lambda n: length(found[n].question))
-        while waiting:
-            longest = length(found[waiting[min(len(waiting), size or BATCH) - 1]].question)
-            count = size or max(1, min(BATCH, POSITIONS // max(1, longest)))
-            now, waiting = tuple(waiting[:count]), waiting[count:]
-            own = [found[n] for n in now]
-            yield now, subject.joined([case.question for case in own]), own
 
 
 # ---- by gates ------------------------------------------------------------------------------------------------------
@@ -223,19 +98,18 @@ def importance(
     found: Sequence[Case],
     *,
     absolute: Absolute = "example",
-    batch_size: int | None = None,
+    batch_size: int = 0,
     removed: Mapping[Call, Tensor] | None = None,
+    store: Store | None = None,
 ) -> Slopes:
     """The slopes of every input [documents, heads] and [documents, groups], in the order of the inputs."""
-    rows: dict[int, tuple[Any, Any]] = {}
-    bar = tqdm(total=len(found), desc="importance", unit="input", leave=False, disable=None)
-    for numbers, question, own in batched(subject, found, batch_size):
+
+    def ask(question: Question, own: Sequence[Case]) -> NDArray[np.float64]:
         with question.evaluated():
-            heads, groups = slopes(catalogue, question, own, absolute, removed)
-        rows.update(zip(numbers, zip(heads, groups, strict=True), strict=True))
-        bar.update(len(numbers))
-    bar.close()
-    return np.stack([rows[n][0] for n in range(len(found))]), np.stack([rows[n][1] for n in range(len(found))])
+            return np.concatenate(slopes(catalogue, question, own, absolute, removed), axis=1)
+
+    rows = answers(subject, found, ask, what="importance", size=batch_size, store=store)
+    return rows[:, : len(catalogue)], rows[:, len(catalogue) :]
 
 
 def averaged(amounts: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -332,9 +206,3 @@ def relevance(catalogue: Catalogue, question: Question, settings: Settings) -> N
         for _ in lrp(question, settings):
             pass
     return total
-
-
-def each_alone(found: Sequence[Case], one: Callable[[Question], NDArray[np.float64]], what: str) -> NDArray[np.float64]:
-    """A figure per head for every input, one at a time [documents, heads]."""
-    bar = tqdm(found, desc=what, unit="input", leave=False, disable=None)
-    return np.stack([one(case.question) for case in bar])

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 import math
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,8 +17,11 @@ from tqdm import tqdm
 
 from clearhead.errors import ModelError, UsageError
 from clearhead.headreports import Curve, Head, Pruning
+from clearhead.heads.cases import Case, label_of
 from clearhead.heads.gates import Call, Catalogue, Gates, passed, shut
-from clearhead.heads.importance import Absolute, Case, averaged, batched, importance, label_of, normalised
+from clearhead.heads.importance import Absolute, averaged, importance, normalised
+from clearhead.heads.store import Store
+from clearhead.heads.together import answers
 from clearhead.question import Question
 from clearhead.sight.watch import CARRIES
 from clearhead.subjects import Subject
@@ -137,18 +136,16 @@ def _floats(value: Any) -> Iterator[Tensor]:
 # ---- a metric without them -----------------------------------------------------------------------------------------
 
 
-@dataclass(kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Scores:
-    """The metric of each document without some heads; what was computed once is kept, in a folder if there is one."""
+    """The metric of each document without some heads; what was computed once is kept in a store."""
 
     subject: Subject
     catalogue: Catalogue
     cases: Sequence[Case]
     metric: str  # "accuracy", "loss" or "target"
-    batch_size: int | None = None
-    folder: Path | None = None
-    recipe: str = ""
-    known: dict[str, list[Any]] = field(default_factory=dict)
+    batch_size: int = 0
+    store: Store = field(default_factory=Store)
 
     def masks(self, removed: Sequence[int]) -> dict[Call, Tensor]:
         """The gates without heads."""
@@ -156,68 +153,37 @@ class Scores:
 
     def of(self, removed: Sequence[int]) -> NDArray[np.float64]:
         """One number per document."""
-        return np.array(self._kept("metric", removed, lambda: self._measured(removed).tolist()))
+        return self.store.of(f"{self.metric} without {sorted(removed)}", lambda: self._measured(removed))
 
     def importance(self, removed: Sequence[int], absolute: Absolute, normalise: bool) -> NDArray[np.float64]:
         """The importance of each head while others are gone."""
 
-        def made() -> list[float]:
+        def made() -> NDArray[np.float64]:
             masks = self.masks(removed)
             found, _ = importance(
                 self.subject, self.catalogue, self.cases, absolute=absolute, batch_size=self.batch_size, removed=masks
             )
-            mean, _ = averaged(found)
-            layers = [(head.stream, head.layer) for head in self.catalogue.heads]
-            return list((normalised(layers, mean)[0] if normalise else mean).tolist())
+            return averaged(found)[0]
 
-        return np.array(self._kept(f"importance {absolute} {normalise}", removed, made))
+        mean = self.store.of(f"importance by {absolute} without {sorted(removed)}", made)
+        layers = [(head.stream, head.layer) for head in self.catalogue.heads]
+        return normalised(layers, mean)[0] if normalise else mean
 
     def _measured(self, removed: Sequence[int]) -> NDArray[np.float64]:
-        give, found = shut(self.masks(removed)), np.zeros(len(self.cases))
-        for numbers, question, own in batched(self.subject, self.cases, self.batch_size):
+        give = shut(self.masks(removed))
+
+        def ask(question: Question, own: Sequence[Case]) -> NDArray[np.float64]:
             with question.evaluated(), torch.no_grad():
                 outputs = passed(question, give, recording=False)
-                found[list(numbers)] = [self._score(case, outputs, row) for row, case in enumerate(own)]
-        return found
+                return np.array([[self._score(case, outputs, row)] for row, case in enumerate(own)])
+
+        return answers(self.subject, self.cases, ask, what=self.metric, size=self.batch_size)[:, 0]
 
     def _score(self, case: Case, outputs: list[Any], row: int) -> float:
         if self.metric == "accuracy":
             own = logits(outputs[0])[row]
             return float(int(own.argmax()) == index(label_of(case.label), self.subject.labels, len(own), "label"))
         return float(case.score(outputs, row))
-
-    def _kept(self, what: str, removed: Sequence[int], make: Callable[[], list[Any]]) -> list[Any]:
-        key = hashlib.sha256(f"{self.recipe} {what} {sorted(removed)}".encode()).hexdigest()[:24]
-        if key not in self.known:
-            path = None if self.folder is None else self.folder / f"{key}.json"
-            self.known[key] = _stored(path) or make()
-            if path is not None and not path.exists():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                half = path.with_suffix(f".{os.getpid()}")
-                half.write_text(json.dumps({"what": what, "removed": sorted(removed), "values": self.known[key]}))
-                half.replace(path)
-        return self.known[key]
-
-
-def _stored(path: Path | None) -> list[Any] | None:
-    try:
-        found = json.loads(path.read_text())["values"] if path is not None else None
-        return found if isinstance(found, list) else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def recipe(subject: Subject, cases: Sequence[Case], *choices: object) -> str:
-    """What finished points depend on: the model, the documents with their labels, and the choices made."""
-    digest = hashlib.sha256(f"{subject.fingerprint()} {choices}".encode())
-    for case in cases:
-        digest.update(str(case.label).encode())
-        for part in case.question.passes:
-            for name, value in part.tensors.items():
-                digest.update(name.encode())
-                if isinstance(value, Tensor):
-                    digest.update(value.detach().cpu().double().numpy().tobytes())
-    return digest.hexdigest()
 
 
 # ---- curves --------------------------------------------------------------------------------------------------------

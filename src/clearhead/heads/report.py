@@ -16,12 +16,15 @@ from clearhead.errors import UsageError, choice
 from clearhead.headreports import Group, Head, HeadReport, Pruning
 from clearhead.heads import appearance, pruning
 from clearhead.heads import importance as measures
+from clearhead.heads.cases import CLASSES, Case, Of, held, posed, recipe
+from clearhead.heads.documents import read
 from clearhead.heads.gates import Catalogue, Give, discover, gated, shut
-from clearhead.heads.importance import CLASSES, Absolute, Case, Of
+from clearhead.heads.importance import Absolute
+from clearhead.heads.store import Store
+from clearhead.heads.together import answers
 from clearhead.question import Question
-from clearhead.subjects import TENSORS, Subject, Wanted
+from clearhead.subjects import TENSORS, Subject, Wanted, reads_images
 
-FEWEST = 2
 TEXT = "one two three four"
 
 
@@ -105,14 +108,17 @@ class Heads:
         weighted: bool = True,
         relevance: bool = True,
         clusters: int | None = None,
-        batch_size: int | None = None,
+        resume: str | Path | None = None,
     ) -> HeadReport:
         """Importance with its error, relevance, patterns and groups of every head. Raises UsageError."""
         _check(of=(of, get_args(Of)), absolute=(absolute, get_args(Absolute)))
-        inputs, labels = read(data, labels)
-        cases = measures.cases(self._subject, inputs, labels, of, settings)
+        inputs, labels = self._read(data, labels)
+        cases = posed(self._subject, inputs, labels, of, settings)
         catalogue = self.learn(cases[0].question)
-        found, grouped = measures.importance(self._subject, catalogue, cases, absolute=absolute, batch_size=batch_size)
+        store = self._store(resume, cases, of, absolute)
+        found, grouped = measures.importance(
+            self._subject, catalogue, cases, absolute=absolute, batch_size=settings.batch_size, store=store
+        )
         mean, error = _averaged([(head.stream, head.layer) for head in catalogue.heads], found, normalise)
         looks = appearance.seen([case.question for case in cases], catalogue.heads, clusters)
         return HeadReport(
@@ -126,8 +132,8 @@ class Heads:
             error=error,
             normalised=normalise,
             groups=_groups(catalogue, grouped, normalise),
-            weighted=_weighted(catalogue, cases) if weighted else None,
-            relevance=_relevance(catalogue, cases, settings) if relevance else None,
+            weighted=self._weighted(catalogue, cases, store) if weighted else None,
+            relevance=self._relevance(catalogue, cases, settings, store) if relevance else None,
             patterns=looks.patterns,
             clusters=looks.clusters,
             warnings=_warnings(cases),
@@ -143,29 +149,45 @@ class Heads:
         *,
         of: Of | None = None,
         absolute: Absolute = "example",
-        batch_size: int | None = None,
         resume: str | Path | None = None,
         **options: Any,
     ) -> Pruning:
         """A metric as heads go: accuracy where classes have labels, else the loss or the target. Raises UsageError."""
-        inputs, labels = read(data, labels)
-        classes = labels is not None and self._subject.task in CLASSES
+        inputs, labels = self._read(data, labels)
         of = of or ("loss" if labels is not None else "target")
         _check(of=(of, get_args(Of)), absolute=(absolute, get_args(Absolute)))
-        cases = measures.cases(self._subject, inputs, labels, of, settings)
+        cases = posed(self._subject, inputs, labels, of, settings)
         catalogue = self.learn(cases[0].question)
-        cases = cases if of == "loss" else [measures.held(self._subject, case, settings) for case in cases]
-        metric = "accuracy" if classes else of
+        cases = cases if of == "loss" else [held(self._subject, case, settings) for case in cases]
+        metric = "accuracy" if labels is not None and self._subject.task in CLASSES else of
         scores = pruning.Scores(
             subject=self._subject,
             catalogue=catalogue,
             cases=cases,
             metric=metric,
-            batch_size=batch_size,
-            folder=None if resume is None else Path(resume),
-            recipe=pruning.recipe(self._subject, cases, of, metric),
+            batch_size=settings.batch_size,
+            store=self._store(resume, cases, of, metric),
         )
         return pruning.curve(scores, absolute=absolute, **options)
+
+    def _read(self, data: Any, labels: Any) -> tuple[list[Any], list[Any] | None]:
+        return read(data, labels, images=reads_images(self._subject.task))
+
+    def _store(self, folder: str | Path | None, cases: Sequence[Case], *choices: object) -> Store:
+        """What earlier runs of the same recipe kept in a folder; without one, nothing is known and nothing kept."""
+        return Store() if folder is None else Store(Path(folder) / f"{recipe(self._subject, cases, *choices)}.jsonl")
+
+    def _weighted(self, catalogue: Catalogue, cases: Sequence[Case], store: Store) -> Any:
+        def ask(question: Question, _: Sequence[Case]) -> Any:
+            return measures.weighted(catalogue, question)[None]
+
+        return answers(self._subject, cases, ask, what="weights", size=1, store=store).mean(0)
+
+    def _relevance(self, catalogue: Catalogue, cases: Sequence[Case], settings: Settings, store: Store) -> Any:
+        def ask(question: Question, _: Sequence[Case]) -> Any:
+            return measures.relevance(catalogue, question, settings)[None]
+
+        return np.abs(answers(self._subject, cases, ask, what="relevance", size=1, store=store)).mean(0)
 
 
 def _check(**words: tuple[str, Sequence[str]]) -> None:
@@ -214,15 +236,6 @@ def _groups(catalogue: Catalogue, amounts: Any, normalise: bool) -> tuple[Group,
     )
 
 
-def _weighted(catalogue: Catalogue, cases: Sequence[Case]) -> Any:
-    return measures.each_alone(cases, lambda question: measures.weighted(catalogue, question), "weights").mean(0)
-
-
-def _relevance(catalogue: Catalogue, cases: Sequence[Case], settings: Settings) -> Any:
-    found = measures.each_alone(cases, lambda each: measures.relevance(catalogue, each, settings), "relevance")
-    return np.abs(found).mean(0)
-
-
 def _notes(of: Of, absolute: Absolute, normalise: bool) -> tuple[str, ...]:
     what = {"target": "what is explained", "loss": "the loss"}[of]
     when = {"example": "of each document's gradient", "token": "of each token's part of it, added up"}[absolute]
@@ -231,35 +244,3 @@ def _notes(of: Of, absolute: Absolute, normalise: bool) -> tuple[str, ...]:
         f"Importance: the mean over documents of the absolute value {when}, of {what} by the head's gate{divided}.",
         "A head of little importance may still be hard to spare, and one of much easy: see the pruning curve.",
     )
-
-
-# ---- data ----------------------------------------------------------------------------------------------------------
-
-
-def read(data: Any, labels: Any) -> tuple[list[Any], list[Any] | None]:
-    """Inputs and labels: lists, or a file of texts, one per line, in a .tsv with its label. Raises UsageError."""
-    if isinstance(data, (str, Path)):
-        data, labels = _file(Path(data), labels)
-    if isinstance(data, Mapping) or not isinstance(data, Sequence):
-        raise UsageError(f"Data is a list of inputs, or a file of texts; found {type(data).__name__}. Pass a list.")
-    if len(data) < FEWEST:
-        raise UsageError(f"Heads are judged over {FEWEST} documents at least; found {len(data)}. Give more.")
-    if labels is not None and len(labels) != len(data):
-        raise UsageError(f"Each document has one label; found {len(labels)} for {len(data)}. Give as many.")
-    return list(data), None if labels is None else list(labels)
-
-
-def _file(path: Path, labels: Any) -> tuple[list[str], Any]:
-    try:
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"Data must be a file of texts that can be read; found {str(path)!r}: {error}.") from error
-    if path.suffix != ".tsv":
-        return lines, labels
-    rows = [line.split("\t") for line in lines]
-    wrong = next((n for n, row in enumerate(rows) if len(row) != 2), None)
-    if wrong is not None:
-        raise UsageError(
-            f"A .tsv has a text and its label in each line; line {wrong + 1} has {len(rows[wrong])} parts."
-        )
-    return [text for text, _ in rows], labels if labels is not None else [label for _, label in rows]

@@ -39,6 +39,11 @@ class Subject:
         return self._loaded.task
 
     @property
+    def pooling(self) -> str:
+        """How tokens become one vector, for models of sentences."""
+        return self._loaded.pooling
+
+    @property
     def labels(self) -> dict[int, str]:
         """The names of the classes, by index; empty if the model names none."""
         known = getattr(getattr(self.model, "config", None), "id2label", None) or {}

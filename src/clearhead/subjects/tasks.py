@@ -97,6 +97,11 @@ def task(name: str) -> Task:
     return next(each for each in TASKS if each.name == name)
 
 
+def reads_images(name: str) -> bool:
+    """Is an input to models of this task an image?"""
+    return any(each.name == name and each.reads == "image" for each in TASKS)
+
+
 def task_of(model: nn.Module) -> str:
     """The task that the names of a model's classes tell. Raises ModelError if it has a head that is not known."""
     return named_by(each.__name__ for each in type(model).__mro__)

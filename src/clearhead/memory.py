@@ -1,0 +1,67 @@
+"""When memory runs out: the same with half as many at a time."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import torch
+
+from clearhead.errors import ModelError
+
+RUNS_OUT = (RuntimeError, MemoryError, ModelError)  # torch's own is the first; a failing model says in words why
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def halved(
+    waiting: Sequence[T],
+    count: Callable[[Sequence[T]], int],
+    make: Callable[[Sequence[T]], R],
+    size: Callable[[T], int],
+) -> Iterator[tuple[Sequence[T], R, str]]:
+    """What is made of the first `count` of those that wait, until none is left, and a note if memory ran out.
+
+    A batch for which memory does not suffice is halved, and those after it stay as small. Raises ModelError, with the
+    `size` in units, where it does not suffice for one.
+    """
+    most, note = len(waiting), ""
+    while waiting:
+        batch = waiting[: min(most, count(waiting))]
+        try:
+            made = [make(batch)]
+        except RUNS_OUT as error:
+            if not out_of_memory(error):
+                raise
+            if len(batch) == 1:
+                raise too_large(size(batch[0])) from error
+            made = []
+        if not made:  # outside of the handler, which would hold the frames and their tensors
+            most = len(batch) // 2
+            note = f"Memory ran out with {len(batch)} inputs at a time; they were explained {most} at a time."
+            release()
+            continue
+        waiting = waiting[len(batch) :]
+        yield batch, made[0], note
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Does an error say that memory ran out?"""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return "not enough memory" in str(error) or "out of memory" in str(error)
+
+
+def too_large(units: int) -> ModelError:
+    """The error for one input that memory does not suffice for."""
+    return ModelError(
+        f"Memory ran out for one input of {units} units. Shorten it, or load the model in a narrower float type."
+    )
+
+
+def release() -> None:
+    """Hand memory back that nothing holds any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
