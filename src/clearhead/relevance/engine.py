@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from clearhead.config import Settings
 from clearhead.errors import ModelError, UsageError
 from clearhead.maps import LedgerEntry
+from clearhead.relevance.ledger import Ledger
 from clearhead.relevance.run import Lookup, Run
 from clearhead.relevance.table import ROWS
+from clearhead.tape import Tape
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,20 +28,29 @@ class Source:
     indices: Tensor | None = None
     first: int = 0
     length: int | None = None
+    base: Tensor | None = None
 
     @property
     def relevance(self) -> Tensor:
-        """R = x G for every entry, in float64."""
-        return self.value.double() * self.gradient.double()
+        """R = x G for every entry, in float64; (x - b) G against what a baseline has in its place."""
+        return self._change.double() * self.gradient.double()
+
+    @property
+    def _change(self) -> Tensor:
+        return self.value if self.base is None else self.value.double() - self.base.double()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Propagation:
-    """What one backward pass found: the sources in order of execution, and for each item its value and its ledger."""
+    """What one backward pass found: the sources in order of execution, and for each item its value and its ledger.
+
+    `bases` are the values at the baseline, where there is one.
+    """
 
     values: tuple[float, ...]
     sources: tuple[Source, ...]
     ledgers: tuple[tuple[LedgerEntry, ...], ...]
+    bases: tuple[float, ...] = ()
 
     @property
     def value(self) -> float:
@@ -48,10 +59,25 @@ class Propagation:
         return value
 
     @property
+    def base(self) -> float:
+        """The value of the only item at the baseline; 0 where there is none."""
+        return self.bases[0] if self.bases else 0.0
+
+    @property
     def ledger(self) -> tuple[LedgerEntry, ...]:
         """The ledger of the only item."""
         (ledger,) = self.ledgers
         return ledger
+
+
+class Watching(Protocol):
+    """What interprets a forward pass: by the rules of lrp, or of an input and its baseline at once."""
+
+    tape: Tape
+    ledger: Ledger
+    lookups: list[Lookup]
+    item: int | None
+    source: Callable[..., Tensor]
 
 
 class Recording:
@@ -60,7 +86,7 @@ class Recording:
     Nothing is left on the model: parameters take part as constants, and no hook is set.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Watching) -> None:
         self._run = run
 
     def watched(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -76,10 +102,10 @@ class Recording:
         finally:
             self._run.item = None
 
-    def source(self, value: Tensor) -> Tensor:
-        """A copy of a float tensor to compute with, whose relevance will be known."""
+    def source(self, *values: Tensor) -> Tensor:
+        """A copy of a float tensor to compute with, whose relevance will be known; behind it, its baseline's."""
         with torch.inference_mode(False), torch.enable_grad():
-            return self._run.source(value)
+            return self._run.source(*values)
 
     @property
     def lookups(self) -> list[Lookup]:
@@ -101,7 +127,9 @@ class Recording:
             found = self._pulled(whole, leaves, keep=keep)
         gradients = [torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, found, strict=True)]
         sources = tuple(
-            Source(lookup.leaf.detach(), gradient, lookup.name, lookup.indices, lookup.first, lookup.length)
+            Source(
+                lookup.leaf.detach(), gradient, lookup.name, lookup.indices, lookup.first, lookup.length, lookup.base
+            )
             for lookup, gradient in zip(self._run.lookups, gradients, strict=True)
         )
         return Propagation(tuple(float(v.detach()) for v in values), sources, self._run.ledger.entries())

@@ -69,7 +69,7 @@ class Lookup:
     """A tensor where relevance ends: `leaf` collects the gradient, the model computes with a copy.
 
     `name` is the module that looked up `indices`, or the parameter that a learned vector is; `first` and `length`
-    say where along a joined sequence the vector came to stand.
+    say where along a joined sequence the vector came to stand. `base` is what a baseline has in its place.
     """
 
     leaf: Tensor
@@ -77,17 +77,18 @@ class Lookup:
     indices: Tensor | None = None
     first: int = 0
     length: int | None = None
+    base: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of the rule table: how relevance crosses one operation.
+    """One row of a table of rules: how relevance crosses one operation.
 
     `apply(run, call)` gives the operation's result; `formula` and `leaks` say what it does in print. `always` rows
     see calls without a dependent argument too; `writes` rows overwrite their first argument themselves.
     """
 
-    apply: Callable[[Run, Call], Any]
+    apply: Callable[[Any, Any], Any]
     formula: str
     leaks: tuple[str, ...] = ()
     always: bool = False

@@ -7,7 +7,8 @@ from clearhead.relevance.rules import attention, convolution, linear, norms, poi
 from clearhead.relevance.run import OTHER, Row
 
 
-def _joined(*families: dict[str, Row]) -> dict[str, Row]:
+def joined(*families: dict[str, Row]) -> dict[str, Row]:
+    """One table of all families. Raises RuntimeError for an operation that has two rows."""
     table: dict[str, Row] = {}
     for family in families:
         twice = table.keys() & family.keys()
@@ -18,6 +19,6 @@ def _joined(*families: dict[str, Row]) -> dict[str, Row]:
 
 
 _OTHER = {OTHER: Row(unruled, "torch's gradient, and the leak meter says whether that was right", ("unruled",))}
-ROWS = _joined(
+ROWS = joined(
     _OTHER, linear.ROWS, convolution.ROWS, norms.ROWS, pointwise.ROWS, products.ROWS, attention.ROWS, sources.ROWS
 )

@@ -24,13 +24,11 @@ _IN_PLACE_OPERATORS = {"add", "sub", "mul", "div", "idiv", "truediv", "pow", "ma
 
 # Attributes and questions that give no differentiable tensor, or a plain view of one: the hot path of every model.
 _QUESTIONS = frozenset(
-    "size dim ndimension stride numel nelement is_floating_point is_complex is_contiguous item tolist numpy __len__ "
-    "__bool__ __int__ __float__ __index__ __repr__ __format__ __hash__ __contains__ __setstate__ __reduce_ex__ "
-    "__get__ __set__ __delete__ data_ptr element_size get_device requires_grad_ retain_grad register_hook storage "
-    "untyped_storage is_same_size allclose equal type __eq__ __ne__ __lt__ __le__ __gt__ __ge__ eq ne lt le gt ge "
-    "is_nonzero isnan isinf isfinite is_tensor has_names backward result_type can_cast".split()
+    "size dim ndimension stride numel nelement is_floating_point is_complex is_contiguous numpy __len__ __index__ "
+    "__repr__ __format__ __hash__ __contains__ __setstate__ __reduce_ex__ __get__ __set__ __delete__ data_ptr "
+    "element_size get_device requires_grad_ retain_grad register_hook storage untyped_storage is_same_size type "
+    "is_tensor has_names backward result_type can_cast".split()
 )
-
 
 _WRITERS = frozenset({"setitem"})  # these overwrite though their name does not say so
 _VIEWS = frozenset({"T", "mT", "H", "mH", "real", "imag"})  # attributes that are operations all the same

@@ -109,12 +109,13 @@ _HOMOGENEOUS = (
     "atleast_2d atleast_3d swapaxes T mT H mH ravel as_strided conj resolve_conj resolve_neg meshgrid "
     "diag_embed trace alias squeeze_copy"
 ).split()
+_READINGS = "eq ne lt le gt ge isnan isinf isfinite item tolist bool int is_nonzero allclose equal".split()
 # Dropout in all its spellings; `native_dropout` gives a mask too and is left to the meter.
 _DROPOUTS = "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout feature_dropout".split()
 
 ROWS = {
     "embedding": Row(embedding, "a source", always=True),
-    **dict.fromkeys(_HOMOGENEOUS, AS_IS),
+    **dict.fromkeys((*_HOMOGENEOUS, *_READINGS), AS_IS),
     **dict.fromkeys(_DROPOUTS, Row(dropout, "the identity")),
     **dict.fromkeys(
         "where maximum minimum fmax fmin pad constant_pad_nd".split(),

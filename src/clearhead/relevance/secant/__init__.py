@@ -1,0 +1,5 @@
+"""Secant propagation: the difference of an input to a baseline, shared out exactly in one pass."""
+
+from clearhead.relevance.secant.engine import difference
+
+__all__ = ["difference"]

@@ -1,0 +1,255 @@
+r"""Softmax by logarithmic means, and attention in blocks of queries, so that no table of weights is ever kept.
+
+With $L = \ln\sum_k e^{s_k}$, $p = e^{s - L}$ and the logarithmic mean $M(a, a') = (a - a')/(\ln a - \ln a')$:
+$\lambda_j = M(p_j, p_j^b)$, $w_k = M(e^{s_k}, e^{s_k^b})/M(e^{L}, e^{L^b})$ and $m_s = \lambda m - w \sum_j \lambda_j m_j$.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from clearhead.relevance.run import Row
+from clearhead.relevance.secant.linear import held
+from clearhead.relevance.secant.meter import unruled
+from clearhead.relevance.secant.numerics import log_mean, middle, wide
+from clearhead.relevance.secant.pairs import Pair, Pairs
+from clearhead.tape import dependent
+
+ENTRIES = 2**20  # weights in a block of queries
+
+
+def means(s: Tensor, s_b: Tensor, total: Tensor, total_b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    r"""$\bar p$, $\lambda$ and w of scores and of the logarithms of their sums, which are kept as an axis of 1."""
+    p, p_b = torch.exp(s - total), torch.exp(s_b - total_b)
+    apart, whole = s - s_b, total - total_b
+    both = torch.maximum(total, total_b)
+    sums = log_mean((total - both).exp_(), (total_b - both).exp_(), whole)
+    w = log_mean(p * (total - both).exp_(), p_b * (total_b - both).exp_(), apart).div_(sums)
+    lam = log_mean(p, p_b, apart.sub_(whole))
+    return p.add_(p_b).mul_(0.5), lam, w
+
+
+def totals(s: Tensor, dim: int = -1) -> Tensor:
+    """The logarithm of the sum of exponentials; 0 instead of minus infinity, where there is nothing to see."""
+    total = s.logsumexp(dim, keepdim=True)
+    return total.masked_fill_(total == -torch.inf, 0)
+
+
+# ---- softmax -------------------------------------------------------------------------------------------------------
+
+
+class Softmax(Function):
+    r"""$m_s = \lambda m - w \sum_j \lambda_j m_j$."""
+
+    @staticmethod
+    def forward(ctx: Any, s: Tensor, p: Tensor, lam: Tensor, w: Tensor, dim: int) -> Tensor:
+        """Torch's own result."""
+        ctx.save_for_backward(lam, w)
+        ctx.dim = dim
+        return torch.ops.aten._unsafe_view(p, p.shape)
+
+    @staticmethod
+    def backward(ctx: Any, m: Tensor) -> tuple[Tensor, None, None, None, None]:
+        """By logarithmic means."""
+        lam, w = ctx.saved_tensors
+        inner = lam * m
+        return torch.addcmul(inner, w, inner.sum(ctx.dim, keepdim=True), value=-1), None, None, None, None
+
+
+class LogSoftmax(Function):
+    r"""$y = s - L$: $m_s = m - w \sum_j m_j$; and $L$ alone: $m_s = w\,m$."""
+
+    @staticmethod
+    def forward(ctx: Any, s: Tensor, y: Tensor, w: Tensor, dim: int, alone: bool) -> Tensor:
+        """Torch's own result."""
+        ctx.save_for_backward(w)
+        ctx.dim, ctx.alone = dim, alone
+        return torch.ops.aten._unsafe_view(y, y.shape)
+
+    @staticmethod
+    def backward(ctx: Any, m: Tensor) -> tuple[Tensor, None, None, None, None]:
+        """By the logarithmic mean of the sums."""
+        (w,) = ctx.saved_tensors
+        if ctx.alone:
+            return m.reshape(*w.shape[: ctx.dim], 1, *w.shape[ctx.dim + 1 :]) * w, None, None, None, None
+        return torch.addcmul(m, w, m.sum(ctx.dim, keepdim=True), value=-1), None, None, None, None
+
+
+def _scores(run: Pairs, call: Pair) -> tuple[Tensor, Tensor, int] | None:
+    """The scores of both in their own float type, and the axis from the front; None if they are constant."""
+    s = call.get(0, "input")
+    if not dependent(s) or run.other(s) is None:
+        return None
+    dtype = call.kwargs.get("dtype")
+    s = s if dtype is None else run.tape.under(Tensor.to, s, dtype)
+    other = run.other(s)
+    dim = call.get(1, "dim", -1)
+    dim = dim[0] if isinstance(dim, (tuple, list)) and len(dim) == 1 else dim
+    return (s, other, dim % s.dim()) if other is not None and isinstance(dim, int) else None
+
+
+def softmax(run: Pairs, call: Pair) -> Any:
+    """`softmax(s, dim)`."""
+    found = _scores(run, call)
+    if found is None:
+        return unruled(run, call)
+    s, other, dim = found
+    values = wide(s.detach()), wide(other)
+    _, lam, w = means(*values, *(totals(each, dim) for each in values))
+    p = held(call).native()
+    return run.pair(Softmax.apply(s, p, lam.to(p.dtype), w.to(p.dtype), dim), call.other())
+
+
+def log_softmax(run: Pairs, call: Pair) -> Any:
+    """`log_softmax(s, dim)` and `logsumexp(s, dim)`."""
+    found = _scores(run, call)
+    if found is None:
+        return unruled(run, call)
+    s, other, dim = found
+    values = wide(s.detach()), wide(other)
+    _, _, w = means(*values, *(totals(each, dim) for each in values))
+    y = held(call).native()
+    alone = call.operation.name == "logsumexp"
+    return run.pair(LogSoftmax.apply(s, y, w.to(y.dtype), dim, alone), call.other())
+
+
+# ---- attention -----------------------------------------------------------------------------------------------------
+
+
+class Attention(Function):
+    r"""$o = Pv$, $P = \mathrm{softmax}(\alpha q k^T + \text{mask})$, each part by its own secant, in blocks of queries.
+
+    Kept are queries, keys and values of both; scores are made again on the way back, a block at a time.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, call: Pair, kept: _Kept
+    ) -> Tensor:
+        """Torch's own result, on whatever kernel it chooses."""
+        ctx.kept = kept
+        result: Tensor = call.native()
+        return torch.ops.aten._unsafe_view(result, result.shape) if result._is_view() else result
+
+    @staticmethod
+    def backward(ctx: Any, m: Tensor) -> tuple[Tensor | None, ...]:
+        """Block by block."""
+        return (*ctx.kept.back(m, ctx.needs_input_grad), None, None)
+
+
+class _Kept:
+    """What attention keeps of two inputs for the way back."""
+
+    def __init__(self, run: Pairs, call: Pair) -> None:
+        tensors = [call.both(n, name) for n, name in enumerate(("query", "key", "value", "attn_mask"))]
+        self._tensors = [tuple(None if x is None else run.keeper.keep(x.detach()) for x in pair) for pair in tensors]
+        self._causal = bool(call.get(5, "is_causal", False))
+        scale = call.kwargs.get("scale")
+        self._scale = scale if scale is not None else 1 / math.sqrt(tensors[0][0].shape[-1])
+
+    def back(self, m: Tensor, wanted: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
+        """The multipliers of queries, keys, values and the mask, as far as they are wanted."""
+        (q, q_b), (k, k_b), (v, v_b) = (self._flat(n) for n in range(3))
+        shape = self._value(0, 0).shape
+        groups = q.shape[0] // k.shape[0]
+        m = wide(m).reshape(-1, *m.shape[-2:])
+        middles = [middle(*pair) for pair in ((q, q_b), (k, k_b), (v, v_b))]
+        middles[1:] = [_repeated(each, groups) for each in middles[1:]]
+        k, k_b = _repeated(k, groups), _repeated(k_b, groups)
+        found = [torch.zeros_like(each) for each in middles]
+        masks: list[Tensor] = []
+        for rows, stop in self._blocks(q.shape[0], q.shape[1], k.shape[1]):
+            weights, lam, w = self._weights(q[:, rows], q_b[:, rows], k[:, :stop], k_b[:, :stop], rows)
+            own = m[:, rows]
+            found[2][:, :stop].baddbmm_(weights.transpose(1, 2), own)
+            inner = torch.bmm(own, middles[2][:, :stop].transpose(1, 2)).mul_(lam)
+            inner.addcmul_(w, inner.sum(-1, keepdim=True), value=-1)
+            torch.baddbmm(found[0][:, rows], inner, middles[1][:, :stop], alpha=self._scale, out=found[0][:, rows])
+            found[1][:, :stop].baddbmm_(inner.transpose(1, 2), middles[0][:, rows], alpha=self._scale)
+            if wanted[3]:
+                masks.append(inner.reshape(*shape[:-2], *inner.shape[1:]))
+        found[1:] = [each.reshape(-1, groups, *each.shape[1:]).sum(1) if groups > 1 else each for each in found[1:]]
+        back = [each.reshape(self._value(n, 0).shape).to(self._value(n, 0).dtype) for n, each in enumerate(found)]
+        for_mask = torch.cat(masks, -2).sum_to_size(self._value(3, 0).shape) if wanted[3] else None
+        return (*back, for_mask)
+
+    def _value(self, n: int, which: int) -> Tensor:
+        kept = self._tensors[n][which]
+        assert kept is not None
+        return kept.value
+
+    def _flat(self, n: int) -> tuple[Tensor, Tensor]:
+        """Both values [items and heads, positions, width]."""
+        mine, other = (wide(self._value(n, which)) for which in (0, 1))
+        return mine.reshape(-1, *mine.shape[-2:]), other.reshape(-1, *other.shape[-2:])
+
+    def _blocks(self, count: int, queries: int, keys: int) -> list[tuple[slice, int]]:
+        """Rows of queries, and how many keys they can see."""
+        size, found = max(1, ENTRIES // (count * keys)), []
+        for start in range(0, queries, size):
+            stop = min(start + size, queries)
+            found.append((slice(start, stop), min(keys, stop) if self._causal else keys))
+        return found
+
+    def _weights(self, q: Tensor, q_b: Tensor, k: Tensor, k_b: Tensor, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
+        """The mean of the weights, and both logarithmic means, of a block."""
+        scores = []
+        for which, (one, other) in enumerate(((q, k), (q_b, k_b))):
+            s = torch.bmm(one, other.transpose(1, 2)).mul_(self._scale)
+            scores.append(self._masked(s, rows, which))
+        return means(*scores, *map(totals, scores))
+
+    def _masked(self, s: Tensor, rows: slice, which: int) -> Tensor:
+        if self._causal:
+            places = torch.arange(s.shape[-1], device=s.device)
+            s.masked_fill_(places > torch.arange(rows.start, rows.stop, device=s.device)[:, None], -math.inf)
+        kept = self._tensors[3][which]
+        if kept is None:
+            return s
+        mask = kept.value[..., rows if kept.value.shape[-2] > 1 else slice(None), : s.shape[-1]]
+        shape = self._value(0, 0).shape[:-2]
+        seen = s.view(*shape, *s.shape[1:])
+        if mask.dtype == torch.bool:
+            seen.masked_fill_(~mask, -math.inf)
+        else:
+            seen.add_(mask)
+        return s
+
+
+def _repeated(x: Tensor, groups: int) -> Tensor:
+    return x if groups == 1 else x.repeat_interleave(groups, 0)
+
+
+def attention(run: Pairs, call: Pair) -> Any:
+    """`F.scaled_dot_product_attention(q, k, v, ...)`, dropout left out."""
+    call = _undropped(call)
+    query, key, value, mask = (call.get(n, name) for n, name in enumerate(("query", "key", "value", "attn_mask")))
+    if query.shape[:-3] != key.shape[:-3] or key.shape[:-2] != value.shape[:-2]:
+        return unruled(run, call)
+    result = Attention.apply(query, key, value, mask, held(call), _Kept(run, call))
+    return run.pair(result, call.other())
+
+
+def _undropped(call: Pair) -> Pair:
+    """The same call without dropout: explanations are made in evaluation mode."""
+    if not call.get(4, "dropout_p", 0.0):
+        return call
+
+    def without(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        kept = {name: value for name, value in kwargs.items() if name != "dropout_p"}
+        return (*args[:4], 0.0, *args[5:]) if len(args) > 4 else args, kept
+
+    mine, others = without(call.args, call.kwargs), without(call.other_args, call.other_kwargs or {})
+    return Pair(call.operation, call.function, *mine, *others)
+
+
+ROWS = {
+    **dict.fromkeys("softmax _safe_softmax _softmax".split(), Row(softmax, "m_s = lam m - w sum(lam m)")),
+    **dict.fromkeys("log_softmax logsumexp".split(), Row(log_softmax, "m_s = m - w sum(m); of the sum alone, w m")),
+    "scaled_dot_product_attention": Row(attention, "matmul, softmax, matmul, in blocks of queries"),
+}

@@ -1,0 +1,205 @@
+"""Normalisation: centring, a product with the scale, and the scale's own secant, fused into one pass back."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from clearhead.relevance.run import Row
+from clearhead.relevance.secant.linear import held, native
+from clearhead.relevance.secant.meter import unruled
+from clearhead.relevance.secant.numerics import over, wide
+from clearhead.relevance.secant.pairs import Pair, Pairs
+from clearhead.tape import dependent
+
+# y = g c s + h with c = x - mean(x) (or x), s = (mean(c^2) + eps)^(-1/2). The secant of s by c_k is
+# -(s_x^2 s_b^2) / (s_x + s_b) * 2 mean(c)_k / d, so with u = g m:
+#     m_c = mean(s) u - mean(c) s_x^2 s_b^2 / mean(s) * mean_k(u mean(c))
+# which is how a plain norm sends back, with mean(s) for the scale and mean(c) s_x s_b / mean(s)^2 for the input.
+
+
+class Norm(Function):
+    r"""$m_c = \bar s u - \bar s\,\hat c\,\overline{u\hat c}$ with $u = gm$, $\hat c = \bar c\,s_x s_b/\bar s$."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, y: Tensor, seen: Tensor, scale: Tensor, weight: Tensor | None, axes: int
+    ) -> Tensor:
+        """Torch's own result."""
+        ctx.save_for_backward(seen, scale, weight)
+        ctx.axes = axes
+        return torch.ops.aten._unsafe_view(y, y.shape)
+
+    @staticmethod
+    def backward(ctx: Any, m: Tensor) -> tuple[Tensor | None, ...]:
+        """As a plain norm does, without centring."""
+        seen, scale, weight = ctx.saved_tensors
+        axes = tuple(range(-ctx.axes, 0))
+        u = wide(m) if weight is None else wide(m) * weight
+        along = (u * seen).mean(axes, keepdim=True)
+        return (torch.addcmul(u, seen, along, value=-1) * scale).to(m.dtype), None, None, None, None, None
+
+
+class CentredNorm(Function):
+    """As `Norm`, of what was centred: torch's own way back of a layer norm."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, y: Tensor, seen: Tensor, scale: Tensor, weight: Tensor | None, axes: int
+    ) -> Tensor:
+        """Torch's own result."""
+        ctx.save_for_backward(seen, scale, weight)
+        ctx.axes = axes
+        return torch.ops.aten._unsafe_view(y, y.shape)
+
+    @staticmethod
+    def backward(ctx: Any, m: Tensor) -> tuple[Tensor | None, ...]:
+        """The kernel that torch has for it; `seen` is what it takes for its input, of mean 0."""
+        seen, scale, weight = ctx.saved_tensors
+        shape = list(m.shape[m.dim() - ctx.axes :])
+        wanted = [True, False, False]
+        gradient = m.contiguous().to(seen.dtype)
+        zero, weight = torch.zeros_like(scale), weight if weight is None else weight.to(seen.dtype)
+        back, _, _ = torch.ops.aten.native_layer_norm_backward(gradient, seen, shape, zero, scale, weight, None, wanted)
+        return back.to(m.dtype), None, None, None, None, None
+
+
+def layer_norm(run: Pairs, call: Pair) -> Any:
+    """`F.layer_norm(x, shape, weight, bias, eps)`."""
+    (x, _), (weight, _), (bias, _) = call.both(0, "input"), call.both(2, "weight"), call.both(3, "bias")
+    if dependent(weight) or dependent(bias) or not dependent(x):
+        return unruled(run, call)
+    shape, eps = list(call.get(1, "normalized_shape")), call.get(4, "eps", 1e-5)
+    other = run.other(x)
+    if other is None:
+        return native(run, call)
+    y, mean, s = torch.native_layer_norm(x.detach(), shape, weight, bias, eps)
+    y_b, mean_b, s_b = torch.native_layer_norm(other, shape, weight, bias, eps)
+    scale, factor = _scales(s, s_b)
+    seen = torch.add(wide(x.detach()), wide(other)).sub_(mean + mean_b).mul_(factor / scale / 2)
+    return run.pair(CentredNorm.apply(x, y, seen, scale, weight, len(shape)), y_b)
+
+
+def rms_norm(run: Pairs, call: Pair) -> Any:
+    """`F.rms_norm(x, shape, weight, eps)`."""
+    (x, _), (weight, _) = call.both(0, "input"), call.both(2, "weight")
+    other = run.other(x) if dependent(x) else None
+    if dependent(weight) or other is None:
+        return unruled(run, call)
+    axes, eps = len(call.get(1, "normalized_shape")), call.get(3, "eps")
+    eps = torch.finfo(x.dtype).eps if eps is None else eps
+    values = wide(x.detach()), wide(other)
+    s, s_b = (torch.rsqrt(each.square().mean(tuple(range(-axes, 0)), keepdim=True) + eps) for each in values)
+    scale, factor = _scales(s, s_b)
+    seen = torch.add(*values).mul_(factor / 2)
+    return run.pair(Norm.apply(x, held(call).native(), seen, scale, weight, axes), call.other())
+
+
+def _scales(s: Tensor, s_b: Tensor) -> tuple[Tensor, Tensor]:
+    r"""$\bar s$, and $s s_b/\bar s$ by which $\bar c$ becomes what a norm has seen."""
+    scale = (s + s_b) / 2
+    return scale, s * (s_b / scale)
+
+
+def group_norm(run: Pairs, call: Pair) -> Any:
+    """`F.group_norm(x, groups, weight, bias, eps)`: a layer norm of each group, and an affine map."""
+    groups, eps = call.get(1, "num_groups"), call.get(4, "eps", 1e-5)
+
+    def written_out(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+        parted = x.reshape(x.shape[0], groups, -1)
+        y = torch.nn.functional.layer_norm(parted, parted.shape[-1:], None, None, eps).reshape(x.shape)
+        shape = (1, -1, *[1] * (x.dim() - 2))
+        y = y if weight is None else y * weight.reshape(shape)
+        return y if bias is None else y + bias.reshape(shape)
+
+    return run.tape.under(written_out, call.get(0, "input"), call.get(2, "weight"), call.get(3, "bias"))
+
+
+def batch_norm(run: Pairs, call: Pair) -> Any:
+    """`F.batch_norm` in evaluation mode: an affine map."""
+    return unruled(run, call) if call.get(5, "training", False) else native(run, call)
+
+
+def norm(run: Pairs, call: Pair) -> Any:
+    """The Euclidean norm, written out: the root of a sum of squares."""
+    x, order = call.args[0] if call.args else call.kwargs["x"], _order(call)
+    if order not in (None, 2, 2.0, "fro"):
+        return unruled(run, call)
+    dim = call.kwargs.get("dim", call.args[2] if len(call.args) > 2 else None)
+    keepdim = call.kwargs.get("keepdim", call.args[3] if len(call.args) > 3 else False)
+    other = run.other(x)
+    if other is None:
+        return native(run, call)
+    y, y_b = held(call).native(), call.other()
+    whole, whole_b = (each if keepdim or dim is None else _widened(each, dim, x.dim()) for each in (y, y_b))
+    mean = over((x.detach() + other), whole + whole_b, 0.0)
+    return run.pair(Along.apply(x, y, mean, whole.shape), y_b)
+
+
+class Along(Function):
+    r"""$y = |x|$: $m_x = m\,\frac{x + b}{|x| + |b|}$."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, direction: Tensor, shape: Any) -> Tensor:
+        """Torch's own result."""
+        ctx.save_for_backward(direction)
+        ctx.shape = shape
+        return torch.ops.aten._unsafe_view(y, y.shape)
+
+    @staticmethod
+    def backward(ctx: Any, m: Tensor) -> tuple[Tensor, None, None, None]:
+        """Along the mean direction."""
+        (direction,) = ctx.saved_tensors
+        return m.reshape(ctx.shape) * direction, None, None, None
+
+
+def _order(call: Pair) -> Any:
+    return call.kwargs.get("ord", call.kwargs.get("p", call.args[1] if len(call.args) > 1 else 2))
+
+
+def _widened(y: Tensor, dim: Any, count: int) -> Tensor:
+    """The reduced axes put back, each of length 1."""
+    for axis in sorted(each % count for each in ([dim] if isinstance(dim, int) else dim)):
+        y = y.unsqueeze(axis)
+    return y
+
+
+def variance(run: Pairs, call: Pair) -> Any:
+    """`var`, `std`, `var_mean`, `std_mean`, written out."""
+    name, x = call.operation.name, call.get(0, "input")
+    axes, less, keepdim = _reduction(call, x.dim())
+    count = math.prod(x.shape[axis] for axis in axes)
+
+    def written_out(x: Tensor) -> Any:
+        mean = x.mean(axes, keepdim=True)
+        centred = x - mean
+        found = (centred * centred).sum(axes, keepdim=keepdim) / max(count - less, 0)
+        found = found.sqrt() if name.startswith("std") else found
+        return (found, mean.reshape(found.shape)) if name.endswith("mean") else found
+
+    return run.tape.under(written_out, x)
+
+
+def _reduction(call: Pair, count: int) -> tuple[tuple[int, ...], float, bool]:
+    """Over which axes, what is taken off the count, and whether the axes stay, in any of torch's spellings."""
+    rest, options = list(call.args[1:]), call.kwargs
+    dim = options.get("dim", rest.pop(0) if rest and not isinstance(rest[0], bool) else None)
+    unbiased = options.get("unbiased", rest.pop(0) if rest else True)
+    keepdim = bool(options.get("keepdim", rest.pop(0) if rest else False))
+    axes = tuple(range(count)) if dim is None else ((dim,) if isinstance(dim, int) else tuple(dim))
+    return axes, float(options.get("correction", 1 if unbiased else 0)), keepdim
+
+
+_FUSED = "m_c = mean(s) u - mean(c) s_x^2 s_b^2 / mean(s) mean(u mean(c)), u = g m"
+ROWS = {
+    "layer_norm": Row(layer_norm, _FUSED),
+    "rms_norm": Row(rms_norm, _FUSED),
+    "group_norm": Row(group_norm, "a layer norm of each group"),
+    "batch_norm": Row(batch_norm, "affine in evaluation mode"),
+    "norm": Row(norm, "m_x = m (x + b) / (|x| + |b|)"),
+    **dict.fromkeys("var std var_mean std_mean".split(), Row(variance, "centred, squared, averaged")),
+}

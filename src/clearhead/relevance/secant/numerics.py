@@ -1,0 +1,142 @@
+r"""Secants of functions of one number, without differences of nearly equal numbers where that can be helped.
+
+Everywhere x is the input's value and b the baseline's; $d = x - b$.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Pointwise = Callable[[Tensor], Tensor]
+Slope = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # of x, b, f(x), f(b)
+
+# Differences below which a quotient says less than the derivative in the middle, relative to 1 + |x|: the quotient is
+# off by about epsilon / d, the derivative by d^2 / 24.
+_NEAR = {torch.float64: 1e-5, torch.float32: 4e-3}
+
+
+def wide(x: Tensor) -> Tensor:
+    """In float32 at least."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def middle(x: Tensor, b: Tensor) -> Tensor:
+    """The mean of both values, also where their sum would overflow."""
+    return torch.lerp(b, x, 0.5) if x.shape == b.shape else x / 2 + b / 2
+
+
+def over(numerator: Tensor, d: Tensor, at_zero: float) -> Tensor:
+    """`numerator / d`, written over the numerator; `at_zero` where both are 0 or neither is a number."""
+    return numerator.div_(d).nan_to_num_(nan=at_zero, posinf=torch.inf, neginf=-torch.inf)
+
+
+def log_mean(a: Tensor, b: Tensor, d: Tensor) -> Tensor:
+    r"""The logarithmic mean $\frac{a - b}{\ln a - \ln b} = (a + b)\,\frac{\tanh(d/2)}{d}$ with $d = \ln a - \ln b$.
+
+    In this form nothing cancels and nothing overflows; 0 where both are 0, a where they are equal.
+    """
+    return over((d / 2).tanh_(), d, 0.5).mul_(a + b)
+
+
+def quotient(f: Pointwise, *, floor: float = 1.0, split: bool = True) -> Slope:
+    r"""$\frac{f(x) - f(b)}{x - b}$ of a smooth f, and $f'$ in the middle where x and b are close.
+
+    Close is relative to `floor` + |x|: 1 where f bends on a scale of 1, 0 where it looks the same on every scale.
+    `split`: f acts on each entry alone, whatever the shape, so that the derivative is made of those entries only.
+    """
+
+    def slope(x: Tensor, b: Tensor, at_x: Tensor, at_b: Tensor) -> Tensor:
+        d = x - b
+        found = (at_x - at_b).div_(d)
+        centre = middle(x, b)
+        close = d.abs_() <= centre.abs().add_(floor).mul_(_NEAR[x.dtype])
+        if bool(close.any()):
+            if split:
+                found[close] = derivative(f, centre[close])
+            else:
+                found = torch.where(close, derivative(f, centre), found)
+        return found
+
+    return slope
+
+
+def derivative(f: Pointwise, x: Tensor) -> Tensor:
+    """Torch's own derivative of each entry."""
+    with torch.enable_grad():
+        leaf = x.detach().requires_grad_()
+        return torch.autograd.grad(f(leaf).sum(), leaf)[0]
+
+
+# ---- secants in closed form ----------------------------------------------------------------------------------------
+
+
+def exp(x: Tensor, b: Tensor, at_x: Tensor, at_b: Tensor) -> Tensor:
+    """The logarithmic mean of both values."""
+    return log_mean(at_x, at_b, x - b)
+
+
+def tanh(x: Tensor, b: Tensor, at_x: Tensor, at_b: Tensor) -> Tensor:
+    r"""$\frac{\tanh d}{d}\,(1 - \tanh x \tanh b)$."""
+    d = x - b
+    return over(d.tanh(), d, 1.0).mul_(1 - at_x * at_b)
+
+
+def sigmoid(x: Tensor, b: Tensor, at_x: Tensor, at_b: Tensor) -> Tensor:
+    r"""$\frac{\tanh(d/2)}{d}\,\big(\sigma(x)\,\sigma(-b) + \sigma(b)\,\sigma(-x)\big)$."""
+    d = x - b
+    return over((d / 2).tanh_(), d, 0.5).mul_(at_x * (-b).sigmoid() + at_b * (-x).sigmoid())
+
+
+def silu(x: Tensor, b: Tensor, at_x: Tensor, at_b: Tensor) -> Tensor:
+    r"""$x\,\sigma(x)$ as a product: $\bar\sigma + \bar x\,\frac{\sigma(x) - \sigma(b)}{d}$."""
+    gates = x.sigmoid(), b.sigmoid()
+    return sigmoid(x, b, *gates).mul_(middle(x, b)).add_(middle(*gates))
+
+
+def sqrt(x: Tensor, b: Tensor, at_x: Tensor, at_b: Tensor) -> Tensor:
+    r"""$1 / (\sqrt x + \sqrt b)$."""
+    return (at_x + at_b).reciprocal_()
+
+
+def rsqrt(x: Tensor, b: Tensor, at_x: Tensor, at_b: Tensor) -> Tensor:
+    r"""$-\frac{s_x^2 s_b^2}{s_x + s_b}$ with $s = 1/\sqrt x$."""
+    return -at_x * (at_b / (at_x + at_b)) * at_x * at_b
+
+
+def reciprocal(x: Tensor, b: Tensor, at_x: Tensor, at_b: Tensor) -> Tensor:
+    r"""$-\frac1x\,\frac1b$."""
+    return -at_x * at_b
+
+
+def square(x: Tensor, b: Tensor, at_x: Tensor, at_b: Tensor) -> Tensor:
+    r"""$x + b$."""
+    return x + b
+
+
+def cube(x: Tensor, b: Tensor, at_x: Tensor, at_b: Tensor) -> Tensor:
+    r"""$x^2 + xb + b^2$."""
+    return x * x + (x + b) * b
+
+
+def log(x: Tensor, b: Tensor, at_x: Tensor, at_b: Tensor) -> Tensor:
+    r"""The inverse of the logarithmic mean, $\frac{2\,\mathrm{artanh}\,r}{r\,(x + b)}$ with $r = \frac{x - b}{x + b}$."""
+    total = x + b
+    ratio = (x - b) / total
+    return over(torch.atanh(ratio), ratio, 1.0).mul_(2).div_(total)
+
+
+def bent(kinked: Pointwise) -> Slope:
+    """The quotient of a function with kinks, near which a derivative would say nothing; torch's own where d = 0."""
+
+    def slope(x: Tensor, b: Tensor, at_x: Tensor, at_b: Tensor) -> Tensor:
+        d = x - b
+        found = (at_x - at_b).div_(d)
+        same = d == 0
+        if bool(same.any()):
+            found = torch.where(same, derivative(kinked, x), found)
+        return found
+
+    return slope

@@ -1,0 +1,135 @@
+"""Pointwise functions: the slope of the line through both points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from clearhead.relevance.run import Row
+from clearhead.relevance.secant import numerics
+from clearhead.relevance.secant.linear import held, native
+from clearhead.relevance.secant.meter import unruled
+from clearhead.relevance.secant.numerics import Pointwise, Slope, bent, quotient, wide
+from clearhead.relevance.secant.pairs import Pair, Pairs
+from clearhead.tape import dependent
+
+
+class Sloped(Function):
+    r"""$y = f(x)$: $m_x = m\,\frac{f(x) - f(b)}{x - b}$. Shrikumar et al. 2017, "DeepLIFT", section 3.5 (rescale)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, slope: Tensor) -> Tensor:
+        """Torch's own result, in a tensor that is no input."""
+        ctx.save_for_backward(slope)
+        return torch.ops.aten._unsafe_view(y, y.shape)
+
+    @staticmethod
+    def backward(ctx: Any, m: Tensor) -> tuple[Tensor, None, None]:
+        """Times the slope."""
+        (slope,) = ctx.saved_tensors
+        return m * slope, None, None
+
+
+def sloped(run: Pairs, call: Pair, x: Tensor, slope: Slope) -> Any:
+    """A pointwise function of the one tensor x of a call."""
+    other = run.other(x)
+    y, at_other = held(call).native(), call.other()
+    if other is None:
+        return run.pair(y, at_other)
+    values = (wide(each) for each in (x.detach(), other, y, at_other))
+    return run.pair(Sloped.apply(x, y, slope(*values).to(y.dtype)), at_other)
+
+
+def closed(slope: Slope) -> Callable[[Pairs, Pair], Any]:
+    """The rule of a function whose secant is known in closed form."""
+
+    def apply(run: Pairs, call: Pair) -> Any:
+        return sloped(run, call, next(call.dependents()), slope)
+
+    return apply
+
+
+def general(make: Callable[..., Slope], **options: Any) -> Callable[[Pairs, Pair], Any]:
+    """The rule of a function whose secant is a quotient."""
+
+    def apply(run: Pairs, call: Pair) -> Any:
+        factors = list(call.dependents())
+        if len(factors) != 1:
+            return unruled(run, call)
+        alone = not any(isinstance(each, Tensor) and each.dim() for each in call.args[1:])
+        more = {} if make is bent else {"split": alone, **options}
+        return sloped(run, call, factors[0], make(_function(call), **more))
+
+    return apply
+
+
+def _function(call: Pair) -> Pointwise:
+    """The call as a function of its one tensor."""
+
+    def f(value: Tensor) -> Tensor:
+        return call.changed(lambda _: value).native()  # type: ignore[no-any-return]
+
+    return f
+
+
+def power(run: Pairs, call: Pair) -> Any:
+    """`x ** p`: closed for the usual exponents; else a quotient, on any scale."""
+    exponent = call.get(1, "exponent")
+    if not dependent(call.get(0, "input")):
+        return general(quotient)(run, call)
+    slope = _POWERS.get(float(exponent)) if isinstance(exponent, (int, float)) else None
+    if slope is not None:
+        return closed(slope)(run, call)
+    return native(run, call) if exponent == 1 else general(quotient, floor=0.0)(run, call)
+
+
+def glu(run: Pairs, call: Pair) -> Any:
+    """`F.glu(x, dim)`: half of x times the sigmoid of the other."""
+
+    def written_out(x: Tensor, dim: int = -1) -> Tensor:
+        first, second = x.chunk(2, dim)
+        return first * second.sigmoid()
+
+    return run.tape.under(written_out, call.get(0, "input"), call.get(1, "dim", -1))
+
+
+_POWERS: dict[float, Slope] = {
+    2.0: numerics.square,
+    3.0: numerics.cube,
+    0.5: numerics.sqrt,
+    -0.5: numerics.rsqrt,
+    -1.0: numerics.reciprocal,
+}
+_CLOSED: dict[str, Slope] = {
+    "exp": numerics.exp,
+    "tanh": numerics.tanh,
+    "sigmoid": numerics.sigmoid,
+    "silu": numerics.silu,
+    "sqrt": numerics.sqrt,
+    "rsqrt": numerics.rsqrt,
+    "reciprocal": numerics.reciprocal,
+    "square": numerics.square,
+    "log": numerics.log,
+}
+_SMOOTH = (
+    "gelu mish erf erfc sin cos tan sinh cosh asinh atan softsign tanhshrink expm1 log1p exp2 softplus logsigmoid"
+).split()
+_ANY_SCALE = "log2 log10".split()
+_BENT = (
+    "relu leaky_relu rrelu prelu abs threshold relu6 hardtanh hardswish hardsigmoid hardshrink softshrink elu selu "
+    "celu clamp clamp_min clamp_max sign floor ceil round trunc frac"
+).split()
+_LINE = "m_x = m (f(x) - f(b)) / (x - b)"
+
+ROWS = {
+    **{name: Row(closed(slope), f"{_LINE}, in closed form") for name, slope in _CLOSED.items()},
+    **dict.fromkeys(_SMOOTH, Row(general(quotient), f"{_LINE}, f' where they are close")),
+    **dict.fromkeys(_ANY_SCALE, Row(general(quotient, floor=0.0), f"{_LINE}, f' where they are close")),
+    **dict.fromkeys(_BENT, Row(general(bent), f"{_LINE}, f' where they are equal")),
+    "pow": Row(power, f"{_LINE}, in closed form for the usual exponents"),
+    "glu": Row(glu, "a sigmoid and a product"),
+}
