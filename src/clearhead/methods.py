@@ -20,7 +20,7 @@ from clearhead.errors import ClearheadError, UsageError
 from clearhead.maps import RelevanceMap
 from clearhead.question import Question
 from clearhead.relevance.lrp import lrp
-from clearhead.subjects import Wanted
+from clearhead.subjects import COMPARING, Wanted
 
 ACTIVATIONS = (
     "GradCAM says where a layer's activations and their gradients point the same way; it looks at one layer, and its "
@@ -79,7 +79,12 @@ def method(settings: Settings) -> Method:
 
 
 def check(settings: Settings, wanted: Wanted) -> None:
-    """Raise UsageError for a target that means nothing to the method."""
+    """Raise UsageError for a target or a baseline that means nothing to the method."""
+    if wanted.baseline is not None and settings.method not in COMPARING:
+        raise UsageError(
+            f"The method {settings.method} compares with nothing, and `baseline` was given. Leave it out, or choose "
+            f"{' or '.join(f'method={name!r}' for name in COMPARING)} (--method)."
+        )
     if METHODS[settings.method].ignores_target and wanted.contrast is not None:
         able = ", ".join(name for name, row in METHODS.items() if not row.ignores_target)
         raise UsageError(

@@ -147,6 +147,7 @@ class AttentionVisualizer:
         generate: int | None = None,
         continuation: str | None = None,
         first_piece: bool = False,
+        baseline: Any = None,
         **settings: Any,
     ) -> Any:
         """How much each unit of the input contributed to one prediction, or to each token the model produced.
@@ -161,6 +162,10 @@ class AttentionVisualizer:
         `generate`, `continuation`: let a language model write so many tokens, or give what it is to have written:
         each token is explained, which gives a `GenerationMap`; with `target="sequence"` their summed log-probability.
         `first_piece`: of a target or contrast that is several tokens, take the first.
+        `baseline`: for `method="secant"`, what the input is compared with: `"mask"`, `"pad"`, `"zero"`, `"mean"`, for
+        images `"blur"`; a text of as many tokens, an image, tensors; a pair of these for a pair, whose members may be
+        words; or a list for several. A string that is none of these words is a text. By default the mask token, or
+        the mean where there is none. Special tokens stay, and what the model produced stays where a text is given.
 
         Any field of `Settings` may be given, among them `method`: `lrp` unless told otherwise, or `attention`,
         `rollout`, `flow`, `gradient-attention`, `value-zeroing` or `gradcam`, whose maps are compared with lrp. Raises
@@ -173,6 +178,7 @@ class AttentionVisualizer:
             generate=generate,
             continuation=continuation,
             first_piece=first_piece,
+            baseline=baseline,
         )
         methods.check(chosen, asked)
         regroup = _regrouping(units)
@@ -188,7 +194,7 @@ class AttentionVisualizer:
 
         Takes what `explain` takes, for one input.
         """
-        names = ("target", "contrast", "position", "generate", "continuation", "first_piece")
+        names = ("target", "contrast", "position", "generate", "continuation", "first_piece", "baseline")
         wanted = Wanted(**{name: asked.pop(name) for name in names if name in asked})
         chosen = self._settings(asked)
         methods.check(chosen, wanted)
@@ -319,7 +325,7 @@ class AttentionVisualizer:
                     question = self._question(one, replace(asked, target=target), settings, units)
                 except ClearheadError as error:
                     raise type(error)(f"Input {n} of {len(inputs)}: {error}") from error
-                posed.append(replace(question, passes=(), items=question.items))
+                posed.append(replace(question, passes=(), baselines=()))
                 yield question
 
         maps = batches.explained(self._subject, questions(), methods.method(settings), settings)

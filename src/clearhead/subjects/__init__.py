@@ -1,5 +1,6 @@
 """A model with its processor: loading, tasks, inputs to units, targets, questions."""
 
+from clearhead.subjects.baselines import COMPARING
 from clearhead.subjects.joining import length, repeated, shape
 from clearhead.subjects.loading import Loaded, Pooling, check_pooling, load
 from clearhead.subjects.subject import Subject, kind
@@ -8,6 +9,7 @@ from clearhead.subjects.tasks import SIMILARITY, TENSORS, check_task, reads_imag
 from clearhead.subjects.wanted import Score, Wanted, one_each
 
 __all__ = [
+    "COMPARING",
     "SIMILARITY",
     "TASKS",
     "TENSORS",

@@ -5,7 +5,7 @@ What a model writes needs no mask of its own: each place of it sees those before
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,17 +13,18 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from clearhead.question import Pass, Question
+from clearhead.question import Question
 
 
 def shape(question: Question) -> tuple[object, ...] | None:
     """What questions must have in common to be joined; None for one that stays alone.
 
-    Ids and masks [1, T] may differ in length, as long as a mask tells what is padding.
+    Ids and masks [1, T] may differ in length, as long as a mask tells what is padding. Baselines are joined with those
+    of the same words.
     """
     if len(question.items) != 1 or any(aim.alone for aim in question.items[0].aims):
         return None
-    found: list[object] = [question.task]
+    found: list[object] = [question.task, *((each.label, each.vector) for each in question.baselines)]
     for part in question.passes:
         texts = {name for name, t in part.tensors.items() if _is_text(name, t)}
         loose = {"attention_mask", "input_ids"} <= texts
@@ -46,17 +47,21 @@ def joined(questions: Sequence[Question], padding: int) -> Question:
         return questions[0]
     first = questions[0]
     passes = tuple(
-        Pass(
-            tensors={
-                name: _stacked(name, [question.passes[n].tensors[name] for question in questions], padding)
-                for name in part.tensors
-            },
-            explained=part.explained,
-        )
+        replace(part, tensors=_together([question.passes[n].tensors for question in questions], padding))
         for n, part in enumerate(first.passes)
     )
+    baselines = tuple(
+        replace(
+            each,
+            tensors=tuple(
+                _together([question.baselines[n].tensors[number] for question in questions], padding)
+                for number in range(len(passes))
+            ),
+        )
+        for n, each in enumerate(first.baselines)
+    )
     items = tuple(question.items[0] for question in questions)
-    return replace(first, passes=passes, items=items, apart=tuple(questions))
+    return replace(first, passes=passes, items=items, apart=tuple(questions), baselines=baselines)
 
 
 def repeated(question: Question, count: int) -> Question:
@@ -69,6 +74,10 @@ def repeated(question: Question, count: int) -> Question:
     (item,) = question.items
     copies = [replace(question, items=(replace(item, aims=item.aims[n::count]),)) for n in range(count)]
     return joined(copies, padding=0)
+
+
+def _together(tensors: Sequence[Mapping[str, Any]], padding: int) -> dict[str, Tensor]:
+    return {name: _stacked(name, [each[name] for each in tensors], padding) for name in tensors[0]}
 
 
 def _is_text(name: str, value: Any) -> bool:

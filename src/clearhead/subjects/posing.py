@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from clearhead.subjects import continuing, targets, tokens
 from clearhead.subjects.encoded import Encoded
 from clearhead.subjects.setting import Posed, Setting, pair, picture, simple, single
 from clearhead.subjects.wanted import Wanted
+from clearhead.units import Unit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,23 +90,37 @@ def _image_and_text(setting: Setting, given: Any, wanted: Wanted) -> Posed:
 
 def _masked(setting: Setting, given: Any, wanted: Wanted) -> Posed:
     read = setting.text({"input": single(given, "masked-lm")})
-    mask = setting.tokenizer.mask_token
-    ids = read.part.tensors["input_ids"][0].tolist()
-    masks = [i for i, number in enumerate(ids) if number == setting.tokenizer.mask_token_id]
-    if wanted.position is not None:
-        at = tokens.place(read.units, wanted.position)
-    elif len(masks) == 1:
-        at = masks[0]
-    elif not masks:
-        raise UsageError(f"A masked text has a token to guess; write {mask} where it is, or give position=...")
-    else:
-        raise UsageError(
-            f"One masked token is explained at a time; found {len(masks)}. Choose one with position="
-            f"{' or '.join(map(str, masks))} (--position)."
-        )
+    at = _guessed(setting, read.part, read.units, wanted)
     name = tokens.namer(setting.tokenizer)
     ask = tokens.token(at, setting.token_id(wanted, "target"), setting.against(wanted), name, place=at)
     return simple(read, Aim(ask=ask))
+
+
+def masked(setting: Setting, part: Pass, units: Sequence[Unit], wanted: Wanted) -> frozenset[int]:
+    """The place of the mask that a text has guessed; none if it is another token that is guessed where it stands."""
+    at = _guessed(setting, part, units, wanted)
+    return frozenset({at}) if at in _masks(setting, part) else frozenset()
+
+
+def _masks(setting: Setting, part: Pass) -> list[int]:
+    ids = part.tensors["input_ids"][0].tolist()
+    return [i for i, number in enumerate(ids) if number == setting.tokenizer.mask_token_id]
+
+
+def _guessed(setting: Setting, part: Pass, units: Sequence[Unit], wanted: Wanted) -> int:
+    """The place of the token that a masked text has guessed. Raises UsageError if that cannot be told."""
+    if wanted.position is not None:
+        return tokens.place(units, wanted.position)
+    masks = _masks(setting, part)
+    if len(masks) == 1:
+        return masks[0]
+    if not masks:
+        mask = setting.tokenizer.mask_token
+        raise UsageError(f"A masked text has a token to guess; write {mask} where it is, or give position=...")
+    raise UsageError(
+        f"One masked token is explained at a time; found {len(masks)}. Choose one with position="
+        f"{' or '.join(map(str, masks))} (--position)."
+    )
 
 
 POSES = {

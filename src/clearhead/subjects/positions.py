@@ -29,7 +29,7 @@ def read(tensors: Mapping[str, Any], device: torch.device) -> tuple[Pass, list[L
             f"One sequence is explained at a time; found {', '.join(sequences)}. Wrap the model in one that takes the "
             "sequence to explain and holds the others fixed."
         )
-    leading = floats or tuple(name for name, t in batched.items() if t.dim() == 2)
+    leading = tuple(sequences) or tuple(name for name, t in batched.items() if t.dim() == 2)
     if not leading or not batched[leading[0]].shape[1]:
         raise ModelError(
             f"There must be ids [batch, T] or a float tensor [batch, T, ...] to explain; found "

@@ -87,26 +87,27 @@ def single(given: Any, task: str) -> str:
     if isinstance(given, str):
         return given
     _no_image(given, task, "one text")
-    raise UsageError(f"The task {task} reads one text; found {_called(given)}. Leave out what is no text.")
+    raise UsageError(f"The task {task} reads one text; found {called(given)}. Leave out what is no text.")
 
 
 def picture(given: Any, task: str) -> Any:
     """The one image of an input. Raises UsageError for a pair; what is no image is found when it is opened."""
     if isinstance(given, tuple):
         left_out = " Leave out the text (--text)." if any(isinstance(each, str) for each in given[1:]) else ""
-        raise UsageError(f"The task {task} reads one image; found {_called(given)}.{left_out or ' Pass one of them.'}")
+        raise UsageError(f"The task {task} reads one image; found {called(given)}.{left_out or ' Pass one of them.'}")
     return given
 
 
 def _no_image(given: Any, task: str, reads: str) -> None:
     """Raise UsageError if there is an image among the members of an input."""
     if any(images.is_image(each) for each in (given if isinstance(given, tuple) else (given,))):
-        raise UsageError(f"The task {task} reads {reads}; found {_called(given)}. Leave out the image (--image).")
+        raise UsageError(f"The task {task} reads {reads}; found {called(given)}. Leave out the image (--image).")
 
 
-def _called(given: Any) -> str:
+def called(given: Any) -> str:
+    """What an input is, as a message says it."""
     if isinstance(given, tuple):
-        return " and ".join(map(_called, given)) if len(given) == 2 else f"a tuple of {len(given)}"
+        return " and ".join(map(called, given)) if len(given) == 2 else f"a tuple of {len(given)}"
     if isinstance(given, str):
         return "a text"
     return "an image" if images.is_image(given) else type(given).__name__

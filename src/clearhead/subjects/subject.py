@@ -18,8 +18,9 @@ from clearhead.errors import UsageError
 from clearhead.maps import Recipe
 from clearhead.question import Aim, Item, Pass, Question
 from clearhead.subjects import images, joining, positions, targets
+from clearhead.subjects.baselines import COMPARING, baselines
 from clearhead.subjects.loading import Loaded
-from clearhead.subjects.posing import POSES
+from clearhead.subjects.posing import POSES, masked
 from clearhead.subjects.setting import Setting
 from clearhead.subjects.tasks import TENSORS
 from clearhead.subjects.wanted import Wanted
@@ -65,19 +66,13 @@ class Subject:
         pose = POSES[self.task]
         wanted.check(self.task, pose.takes)
         scalar = wanted.target if callable(wanted.target) else None
-        setting = Setting(
-            model=self.model,
-            processor=self._loaded.processor,
-            pooling=self._loaded.pooling,
-            labels=self.labels,
-            device=self._device(),
-            truncate=settings.truncate,
-            pixels=pixels,
-        )
+        setting = self._setting(self._loaded.processor, settings, pixels=pixels)
         passes, item = pose.function(setting, given, replace(wanted, target=None) if scalar else wanted)
         if scalar is not None:
             item = replace(item, aims=(_only(scalar, wanted),))
-        return self._question(passes, (item,), settings, self.task)
+        posed = self._question(passes, (item,), settings, self.task)
+        kept = masked(setting, passes[0], item.units, wanted) if self.task == "masked-lm" else frozenset()
+        return _compared(posed, setting, settings, wanted, kept)
 
     def _tensors(self, given: Mapping[str, Any], wanted: Wanted, settings: Settings) -> Question:
         """A question about tensors, with an item for each row of their batch."""
@@ -99,13 +94,26 @@ class Subject:
                 else Aim(ask=targets.classes(target, wanted.contrast, self.labels, last))
             )
             items.append(Item(layouts=(layout,), aims=(aim,)))
-        return self._question((part,), tuple(items), settings, TENSORS)
+        posed = self._question((part,), tuple(items), settings, TENSORS)
+        return _compared(posed, self._setting(None, settings), settings, wanted)
 
     def joined(self, questions: Sequence[Question]) -> Question:
         """One question about the items of all of them."""
         tokenizer = getattr(self._loaded.processor, "tokenizer", self._loaded.processor)
         padding = getattr(tokenizer, "pad_token_id", None)
         return joining.joined(questions, 0 if padding is None else int(padding))
+
+    def _setting(self, processor: Any, settings: Settings, *, pixels: bool = False) -> Setting:
+        """What an input is read with; without a processor, tensors."""
+        return Setting(
+            model=self.model,
+            processor=processor,
+            pooling=self._loaded.pooling,
+            labels=self.labels,
+            device=self._device(),
+            truncate=settings.truncate,
+            pixels=pixels,
+        )
 
     def _question(self, passes: tuple[Pass, ...], items: tuple[Item, ...], settings: Settings, task: str) -> Question:
         return Question(
@@ -143,6 +151,15 @@ def _only(scalar: Callable[[Any], Tensor], wanted: Wanted) -> Aim:
     if wanted != Wanted(target=scalar):
         raise UsageError("A target function says all there is to say; leave out everything beside `target`.")
     return Aim(ask=targets.by_callable(scalar), alone=True)
+
+
+def _compared(
+    posed: Question, setting: Setting, settings: Settings, wanted: Wanted, kept: frozenset[int] = frozenset()
+) -> Question:
+    """The question with what it is compared with, if the method compares; the positions `kept` stay."""
+    if settings.method not in COMPARING:
+        return posed
+    return replace(posed, baselines=baselines(setting, wanted.baseline, posed.passes, posed.items, kept))
 
 
 def kind(given: Any) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from torch import Tensor
@@ -15,7 +15,10 @@ Score = str | int | Callable[[Any], Tensor] | None
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """The target of one explanation; every field may be left out, and each task takes some of them."""
+    """The target of one explanation; every field may be left out, and each task takes some of them.
+
+    Every task takes a `baseline`, which holds tensors or images and is not compared.
+    """
 
     target: Score = None
     contrast: str | int | None = None
@@ -23,6 +26,7 @@ class Wanted:
     generate: int | None = None
     continuation: str | None = None
     first_piece: bool = False
+    baseline: Any = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if self.generate is not None and (isinstance(self.generate, bool) or not isinstance(self.generate, int)):
@@ -39,7 +43,7 @@ class Wanted:
     def check(self, task: str, takes: Sequence[str]) -> None:
         """Raise UsageError for a field that the task does not take."""
         for each in fields(self):
-            if getattr(self, each.name) != each.default and each.name not in takes:
+            if each.compare and getattr(self, each.name) != each.default and each.name not in takes:
                 can = f"it takes {', '.join(f'`{name}`' for name in takes)}" if takes else "it has one target, a number"
                 raise UsageError(f"The task {task} does not take `{each.name}`; {can}. Leave it out.")
 
