@@ -526,3 +526,10 @@ def test_rollout_and_attention_from_the_command_line(tiny_classifier, tmp_path):
     maps = json.loads(run("attention", "--model", tiny_classifier, "--text", TEXT, "--json").stdout)
     assert maps["kind"] == "attention"
     assert [len(stream["layers"]) for stream in maps["streams"]] == [2]
+
+
+def test_a_baseline_may_be_given_more_than_once(fake):
+    line = ("explain", "--model", "m", "--text", "one", "--json", "--method", "secant")
+    assert run(*line, "--baseline", "mask").exit_code == 0
+    assert run(*line, "--baseline", "zero", "--baseline", "a text").exit_code == 0
+    assert [wanted["baseline"] for _, wanted in asked(fake)] == ["mask", ["zero", "a text"]]

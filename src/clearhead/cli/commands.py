@@ -33,6 +33,7 @@ def explain(
     position: flags.Position = None,
     generate: flags.Generate = None,
     continuation: flags.Continuation = None,
+    baseline: flags.Baseline = None,
     units: flags.Units = None,
     config: flags.ConfigFile = None,
     trust_remote_code: flags.Remote = False,
@@ -59,6 +60,7 @@ def explain(
         "position": flags.number(position),
         "generate": generate,
         "continuation": continuation,
+        "baseline": (baseline[0] if len(baseline) == 1 else baseline) if baseline else None,
         "units": units,
         "config": config,
     }

@@ -38,6 +38,14 @@ Position = Annotated[
 ]
 Generate = Annotated[int | None, typer.Option(metavar="N", help="Let the model write N tokens; explain each of them.")]
 Continuation = Annotated[str | None, typer.Option(help="Explain each token of this text as the model's own.")]
+Baseline = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="WORD|TEXT|FILE",
+        help="What the input is compared with (method secant): mask, pad, zero, mean, blur, another text of as many "
+        "tokens or the file of an image; given more than once, the mean over all.",
+    ),
+]
 Units = Annotated[str | None, typer.Option(metavar=UNITS, help="What relevance is summed over.")]
 Check = Annotated[bool, typer.Option("--check", help="Exit with 1 if a map does not conserve within the threshold.")]
 Remote = Annotated[bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")]
