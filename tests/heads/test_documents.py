@@ -166,10 +166,12 @@ def test_what_is_wrong_with_a_file(images, content, name, message):
 
 
 def test_what_is_wrong_with_a_folder(images, tmp_path):
-    with pytest.raises(UsageError, match=r"does not read.*a file with a text in each line"):
+    with pytest.raises(
+        UsageError, match=r"^A folder holds images, which this model does not read.*a file with a text in each line"
+    ):
         read(images / "images", None)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UsageError, match="found none in"):
+    with pytest.raises(UsageError, match=r"^Images must lie in the folder itself; found none"):
         read(tmp_path / "empty", None, images=True)
 
 

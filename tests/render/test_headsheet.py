@@ -305,6 +305,20 @@ def test_figures_have_an_axes_per_stream_and_the_same_bytes():
     assert b"<img" not in figure.image(hostile(), "svg")
 
 
+@pytest.mark.parametrize("free", [0.03, 0.49, 0.5, 0.97])
+@pytest.mark.parametrize("metric", ["accuracy", "loss"])
+def test_what_can_go_is_written_within_the_axes(free, metric):
+    figure = pytest.importorskip("clearhead.render.figure", reason="needs matplotlib")
+    tested = Pruning(
+        curves=curves(metric=metric), order=(0,), documents=9, free=free, test="by hand", beats_random=True
+    )
+    made, axes = figure.figure(report(heads("encoder", 2, 4), pruning=tested))
+    made.draw_without_rendering()
+    (words,) = (each for each in axes[-2].texts if "can go" in each.get_text())
+    inside, outer = words.get_window_extent(), axes[-2].get_window_extent()
+    assert outer.x0 <= inside.x0 < inside.x1 <= outer.x1
+
+
 def test_reports_stand_among_other_drawings(tmp_path):
     path = render.save([review(), rollout(), classifier()], tmp_path / "all.html")
     reader = Reader(path.read_text(encoding="utf-8"))

@@ -94,7 +94,10 @@ def _loss(subject: Subject, question: Question, label: Any) -> Score:
     if question.task not in CLASSES:
         raise UsageError(f"The task {question.task} has no loss that is known here. Choose of='target'.")
     if label is None:
-        raise UsageError("of='loss' needs a label for each input; found none. Give `labels`, or choose of='target'.")
+        raise UsageError(
+            "of='loss' needs a label for each input; found none. Give `labels` or a .tsv that has them, or choose "
+            "of='target'."
+        )
 
     def score(outputs: list[Any], row: int) -> Tensor:
         own = logits(outputs[0])[row]

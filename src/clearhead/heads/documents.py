@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,21 +38,36 @@ def _listed(what: str, given: Any) -> list[Any]:
 
 def _stored(path: Path, labels: Any, *, images: bool) -> tuple[list[Any], Any]:
     """What a file or a folder holds, and the labels that were given, or else those of the file."""
-    try:
-        if path.is_dir():
-            return _folder(path, images=images), labels
-        whole = path.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else error
-        raise UsageError(
-            f"A path as data must lead to a file of text that can be read, or to a folder of images; found "
-            f"{str(path)!r:.200}: {why}. Inputs themselves are passed in a list."
-        ) from error
-    lines = [(n, line) for n, line in enumerate(whole.split("\n"), 1) if line.strip()]
+    if _is(path, Path.is_dir):
+        return _folder(path, images=images), labels
+    lines = [(n, line) for n, line in enumerate(_text(path).split("\n"), 1) if line.strip()]
     if path.suffix == ".tsv":
         lines, own = _columns(lines)
         labels = own if labels is None else labels
     return [_image(path, n, line) if images else line for n, line in lines], labels
+
+
+def _is(path: Path, what: Callable[[Path], bool]) -> bool:
+    """Is there a file or a folder? Never for a name that none can have."""
+    try:
+        return what(path)
+    except OSError:
+        return False
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError | ValueError) -> UsageError:
+    why = error.strerror if isinstance(error, OSError) else error
+    return UsageError(
+        f"A path as data must lead to a file of text that can be read, or to a folder of images; found "
+        f"{str(path)!r:.200}: {why}. Inputs themselves are passed in a list."
+    )
 
 
 def _columns(lines: list[tuple[int, str]]) -> tuple[list[tuple[int, str]], list[str]]:
@@ -69,11 +84,7 @@ def _columns(lines: list[tuple[int, str]]) -> tuple[list[tuple[int, str]], list[
 def _image(file: Path, number: int, line: str) -> Path:
     """The image that a line names."""
     path = file.parent / line.strip()
-    try:
-        found = path.is_file()
-    except OSError:  # a name that no file can have
-        found = False
-    if not found:
+    if not _is(path, Path.is_file):
         raise UsageError(
             f"Each line of the file must be the path of an image, from the folder of the file; line {number} of "
             f"{file.name!r} is {line!r:.200}, which leads to none. Check the path."
@@ -91,7 +102,10 @@ def _folder(path: Path, *, images: bool) -> list[Path]:
     from PIL import Image
 
     endings = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    found = sorted(each for each in path.iterdir() if each.suffix.lower() in endings and each.is_file())
+    try:
+        found = sorted(each for each in path.iterdir() if each.suffix.lower() in endings and each.is_file())
+    except OSError as error:
+        raise _unreadable(path, error) from error
     if not found:
         raise UsageError(
             f"Images must lie in the folder itself; found none in {str(path)!r}. Check it, or name them in a file."

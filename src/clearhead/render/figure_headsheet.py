@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from clearhead.render import colours
 from clearhead.render.figure_parts import LOOK, colour_map, title, typeset, write, writing
-from clearhead.render.prunings import Style
+from clearhead.render.prunings import HALF, Style
 from clearhead.render.texts import shortened
 
 if TYPE_CHECKING:
@@ -94,9 +94,11 @@ def _curves(axes: Axes, found: Pruning) -> None:
         axes.plot(shares, line.values, color=colour, linestyle=dashes, linewidth=wide, label=shortened(line.name, 24))
     if found.goes is not None:
         axes.axvline(100 * found.goes, color=LOOK.ink, linewidth=0.8, linestyle=(0, (3, 3)))
-        words = f" {100 * found.goes:.0f} % can go"
+        words = f" {100 * found.goes:.0f} % can go "
         place, edge = (found.low, "bottom") if found.more else (found.high, "top")
-        axes.text(100 * found.goes, place, words, va=edge, **writing(size=8, weight="bold"))
+        beside = "left" if found.goes < HALF else "right"  # of the words, so that they stay inside
+        ground = {"facecolor": LOOK.ground, "edgecolor": "none", "pad": 1.5}
+        axes.text(100 * found.goes, place, words, va=edge, ha=beside, bbox=ground, **writing(size=8, weight="bold"))
     axes.set_xlim(0, 100)
     axes.set_ylim(found.low, found.high)
     small = writing(size=8, colour=LOOK.quiet)
