@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from clearhead.config import Settings
 from clearhead.relevance import propagate
+from clearhead.relevance.secant import difference
 
 SHAPES = ("BERT", "GPT-2", "Llama")
 STEPS = 20
@@ -73,12 +74,18 @@ def rows(model: nn.Module, length: int) -> dict[str, Callable[[], object]]:
         settings, _ = Settings.resolve(preset=preset)
         return lambda: propagate(lambda: scalar(model(input_ids=ids, **more)), [], settings, model=model)
 
+    def compare() -> object:
+        settings, vectors = Settings(method="secant"), embed(ids)
+        zero = torch.zeros_like(vectors)
+        return difference(lambda x: scalar(model(inputs_embeds=x, **more)), [vectors], [zero], settings, model=model)
+
     return {
         "forward": plain,
         "forward + gradient": gradient,
         "lrp, attnlrp": explain("attnlrp"),
         "lrp, cp-lrp": explain("cp-lrp"),
         "lrp, default": explain("default"),
+        "secant": compare,
         f"integrated gradients, {STEPS} steps": lambda: [gradient(k / STEPS) for k in range(1, STEPS + 1)],
     }
 

@@ -77,7 +77,10 @@ class Watching(Protocol):
     ledger: Ledger
     lookups: list[Lookup]
     item: int | None
-    source: Callable[..., Tensor]
+
+    @property
+    def source(self) -> Callable[..., Tensor]:
+        """Begins a tensor whose relevance will be known."""
 
 
 class Recording:

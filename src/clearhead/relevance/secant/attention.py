@@ -1,7 +1,8 @@
 r"""Softmax by logarithmic means, and attention in blocks of queries, so that no table of weights is ever kept.
 
 With $L = \ln\sum_k e^{s_k}$, $p = e^{s - L}$ and the logarithmic mean $M(a, a') = (a - a')/(\ln a - \ln a')$:
-$\lambda_j = M(p_j, p_j^b)$, $w_k = M(e^{s_k}, e^{s_k^b})/M(e^{L}, e^{L^b})$ and $m_s = \lambda m - w \sum_j \lambda_j m_j$.
+$\lambda_j = M(p_j, p_j^b)$, $w_k = M(e^{s_k}, e^{s_k^b})/M(e^{L}, e^{L^b})$ and
+$m_s = \lambda m - w \sum_j \lambda_j m_j$.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch.autograd import Function
 from clearhead.relevance.run import Row
 from clearhead.relevance.secant.linear import held
 from clearhead.relevance.secant.meter import unruled
-from clearhead.relevance.secant.numerics import log_mean, middle, wide
+from clearhead.relevance.secant.numerics import log_mean, middle, owned, wide
 from clearhead.relevance.secant.pairs import Pair, Pairs
 from clearhead.tape import dependent
 
@@ -51,7 +52,7 @@ class Softmax(Function):
         """Torch's own result."""
         ctx.save_for_backward(lam, w)
         ctx.dim = dim
-        return torch.ops.aten._unsafe_view(p, p.shape)
+        return owned(p)
 
     @staticmethod
     def backward(ctx: Any, m: Tensor) -> tuple[Tensor, None, None, None, None]:
@@ -69,7 +70,7 @@ class LogSoftmax(Function):
         """Torch's own result."""
         ctx.save_for_backward(w)
         ctx.dim, ctx.alone = dim, alone
-        return torch.ops.aten._unsafe_view(y, y.shape)
+        return owned(y)
 
     @staticmethod
     def backward(ctx: Any, m: Tensor) -> tuple[Tensor, None, None, None, None]:
@@ -134,7 +135,7 @@ class Attention(Function):
         """Torch's own result, on whatever kernel it chooses."""
         ctx.kept = kept
         result: Tensor = call.native()
-        return torch.ops.aten._unsafe_view(result, result.shape) if result._is_view() else result
+        return owned(result) if result._is_view() else result
 
     @staticmethod
     def backward(ctx: Any, m: Tensor) -> tuple[Tensor | None, ...]:
@@ -180,7 +181,8 @@ class _Kept:
 
     def _value(self, n: int, which: int) -> Tensor:
         kept = self._tensors[n][which]
-        assert kept is not None
+        if kept is None:
+            raise ValueError("There is no such tensor.")
         return kept.value
 
     def _flat(self, n: int) -> tuple[Tensor, Tensor]:

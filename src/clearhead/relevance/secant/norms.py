@@ -12,7 +12,7 @@ from torch.autograd import Function
 from clearhead.relevance.run import Row
 from clearhead.relevance.secant.linear import held, native
 from clearhead.relevance.secant.meter import unruled
-from clearhead.relevance.secant.numerics import over, wide
+from clearhead.relevance.secant.numerics import over, owned, wide
 from clearhead.relevance.secant.pairs import Pair, Pairs
 from clearhead.tape import dependent
 
@@ -32,7 +32,7 @@ class Norm(Function):
         """Torch's own result."""
         ctx.save_for_backward(seen, scale, weight)
         ctx.axes = axes
-        return torch.ops.aten._unsafe_view(y, y.shape)
+        return owned(y)
 
     @staticmethod
     def backward(ctx: Any, m: Tensor) -> tuple[Tensor | None, ...]:
@@ -54,7 +54,7 @@ class CentredNorm(Function):
         """Torch's own result."""
         ctx.save_for_backward(seen, scale, weight)
         ctx.axes = axes
-        return torch.ops.aten._unsafe_view(y, y.shape)
+        return owned(y)
 
     @staticmethod
     def backward(ctx: Any, m: Tensor) -> tuple[Tensor | None, ...]:
@@ -148,7 +148,7 @@ class Along(Function):
         """Torch's own result."""
         ctx.save_for_backward(direction)
         ctx.shape = shape
-        return torch.ops.aten._unsafe_view(y, y.shape)
+        return owned(y)
 
     @staticmethod
     def backward(ctx: Any, m: Tensor) -> tuple[Tensor, None, None, None]:

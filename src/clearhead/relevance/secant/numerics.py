@@ -18,6 +18,12 @@ Slope = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # of x, b, f(x), f(b
 _NEAR = {torch.float64: 1e-5, torch.float32: 4e-3}
 
 
+def owned(y: Tensor) -> Tensor:
+    """The same memory in another tensor that is no view: what a function of its own was given, it may not hand out."""
+    found: Tensor = torch.ops.aten._unsafe_view(y, y.shape)
+    return found
+
+
 def wide(x: Tensor) -> Tensor:
     """In float32 at least."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
@@ -129,7 +135,7 @@ def log(x: Tensor, b: Tensor, at_x: Tensor, at_b: Tensor) -> Tensor:
 
 
 def bent(kinked: Pointwise) -> Slope:
-    """The quotient of a function with kinks, near which a derivative would say nothing; torch's own where d = 0."""
+    """The quotient of a function with kinks, near which a derivative says nothing; torch's own at d = 0."""
 
     def slope(x: Tensor, b: Tensor, at_x: Tensor, at_b: Tensor) -> Tensor:
         d = x - b

@@ -6,7 +6,7 @@ arguments, so the two meet in every operation, whatever the layout, and only wha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -195,7 +195,7 @@ class Pairs:
         return call
 
     def _unseen(self, tensors: Sequence[Tensor], operation: Operation, others: dict[int, Tensor]) -> None:
-        """What came out of code that no tape sees depends on the input, but what the baseline makes of it is unknown."""
+        """What came out of code that no tape sees: what the baseline makes of it is unknown."""
         for x in tensors:
             self.part(Call(operation, operation.out_of_place or torch.clone, (), {}), "unruled")
             others[id(x)] = self._others[x] = x.detach()
