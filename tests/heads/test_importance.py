@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -308,6 +309,9 @@ def test_relevance_of_heads_and_of_the_residual_path_add_up_to_the_layers(preset
 # ---- bad input -----------------------------------------------------------------------------------------------------
 
 
+NO_LABELS = [0.5, math.nan, math.inf, [1], {}]
+
+
 def test_bad_input(tmp_path):
     av = precise("text-classification/bert")
     cases = [
@@ -316,7 +320,10 @@ def test_bad_input(tmp_path):
         ((TEXTS, [1]), {}, "one label"),
         ((TEXTS,), {"of": "los"}, "Did you mean 'loss'"),
         ((TEXTS,), {"absolute": "word"}, "`absolute` must be one of"),
-        ((TEXTS, ["x"] * 4), {"of": "loss"}, "`label` must be one of"),
+        ((TEXTS, [0, 1, "x", 1]), {"of": "loss"}, "Input 3 of 4: `label` must be one of"),
+        ((TEXTS, [0, 1, 1, 2]), {"of": "loss"}, "Input 4 of 4: `label` must be an index from 0 to 1"),
+        ((TEXTS, [0, None, 1, 1]), {"of": "loss"}, "Input 2 of 4: .* needs a label"),
+        *(((TEXTS, [0, 1, wrong, 1]), {"of": "loss"}, "Input 3 of 4: A label must be the name") for wrong in NO_LABELS),
         ((tmp_path / "none.txt",), {}, "can be read"),
     ]
     for args, options, message in cases:
@@ -340,3 +347,15 @@ def test_files_and_reports_come_back(tmp_path):
     again = HeadReport.from_dict(report.to_dict())
     assert again.to_dict() == report.to_dict()
     assert again.heads == report.heads
+
+
+def test_labels_come_in_many_kinds():
+    av = precise("text-classification/bert")
+    expected = quick(av, TEXTS, [1, 0, 1, 1], of="loss").importance
+    for labels in (
+        ["positive", "negative", "Positive", "1"],
+        np.array([1, 0, 1, 1]),
+        np.array([1.0, 0.0, 1.0, 1.0]),
+        torch.tensor([1, 0, 1, 1]),
+    ):
+        np.testing.assert_array_equal(quick(av, TEXTS, labels, of="loss").importance, expected)

@@ -62,6 +62,14 @@ def test_a_pruned_copy_gives_what_the_gates_give(name, tmp_path):
     assert all(mine[key].data_ptr() != other[key].data_ptr() for key in mine)
 
 
+def test_a_copy_may_lose_a_whole_layer_and_it_is_said():
+    av = opened("text-classification/bert")
+    with pytest.warns(UserWarning, match=r"All 4 heads of encoder layer 1 are removed") as said:
+        pruned = av.pruned([("encoder", 1, head) for head in range(4)])
+    assert [each.filename for each in said] == [__file__]
+    assert not pruned.get_submodule(READERS["bert"].format(layer=1)).weight.any()
+
+
 def test_a_model_of_tensors_needs_an_example():
     av = AttentionVisualizer(plainly.Model(layers=2, width=8, heads=2))
     given = {"input_ids": torch.arange(6).unsqueeze(0)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -99,17 +100,26 @@ def _loss(subject: Subject, question: Question, label: Any) -> Score:
             "of='target'."
         )
 
+    known, named = label_of(label), subject.labels
+    if question.task != TENSORS:  # of tensors, only the output tells how many classes there are
+        index(known, named, len(named), "label")
+
     def score(outputs: list[Any], row: int) -> Tensor:
         own = logits(outputs[0])[row]
-        number = index(label_of(label), subject.labels, own.shape[-1], "label")
+        number = index(known, named, own.shape[-1], "label")
         return cross_entropy(own.reshape(1, -1), torch.tensor([number], device=own.device))
 
     return score
 
 
 def label_of(label: Any) -> str | int:
-    """A label as a class is named: numbers may come from numpy or from a file."""
-    return label if isinstance(label, str) else int(label)
+    """A label as a class is named: numbers may come from numpy, pandas or a file. Raises UsageError for no label."""
+    if isinstance(label, str):
+        return label
+    with suppress(TypeError, ValueError, OverflowError):
+        if int(label) == label:
+            return int(label)
+    raise UsageError(f"A label must be the name of a class or its number; found {label!r}. Give each input one.")
 
 
 def _of_text(ids: Tensor) -> Score:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -85,14 +86,17 @@ class Heads:
         return self._subject.question(tensors, Wanted(), settings)
 
     def pruned(self, heads: Any, settings: Settings, example: Any = None) -> nn.Module:
-        """A copy of the model without some heads. Raises UsageError, ModelError."""
+        """A copy of the model without some heads; warns of a layer that loses all. Raises UsageError, ModelError."""
         if example is not None:
             self.learn(self._subject.question(example, Wanted(), settings))
         known = self.known(settings)
         if known is None:
             raise UsageError("Heads of a model without a processor are found with an example; give example=...")
         question, catalogue = known
-        return pruning.pruned(question, catalogue, catalogue.chosen(heads))
+        chosen = catalogue.chosen(heads)
+        for note in catalogue.emptied(chosen):
+            warnings.warn(note, stacklevel=3)  # where the user asks for the copy
+        return pruning.pruned(question, catalogue, chosen)
 
     # ---- over a data set ---------------------------------------------------------------------------------------
 
