@@ -20,6 +20,7 @@ from clearhead.errors import ClearheadError, UsageError
 from clearhead.maps import RelevanceMap
 from clearhead.question import Question
 from clearhead.relevance.lrp import lrp
+from clearhead.relevance.secant import secant
 from clearhead.subjects import COMPARING, Wanted
 
 ACTIVATIONS = (
@@ -44,6 +45,7 @@ class Row:
 
 METHODS: dict[str, Row] = {
     "lrp": Row(function=lrp),
+    "secant": Row(function=secant),
     "attention": Row(
         function=attention, takes=("layer", "heads", "fusion", "discard"), ignores_target=True, caution=WHAT_IT_IS
     ),

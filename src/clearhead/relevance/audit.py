@@ -14,7 +14,7 @@ from clearhead.config import Settings
 from clearhead.relevance.engine import replay
 from clearhead.relevance.ledger import Ledger, Place
 from clearhead.relevance.meter import Tap, tapped
-from clearhead.relevance.numerics import dot
+from clearhead.relevance.numerics import dot, infinite
 from clearhead.relevance.run import AS_IS, Call, Row, Run, tensors
 from clearhead.relevance.table import ROWS
 
@@ -131,12 +131,8 @@ class Audit(Run):
             self.first_relevance = f"`{place.operation}` in module {place.module!r}"
 
     def _look(self, name: str, result: Any) -> None:
-        for value in result if isinstance(result, (list, tuple)) else (result,):
-            if isinstance(value, Tensor) and value.is_floating_point() and value.numel():
-                bad = torch.isnan(value).any() or torch.isposinf(value).any()
-                if bool(bad):
-                    self.first_value = f"`{name}` in module {self.tape.module()!r}"
-                    return
+        if infinite(result):
+            self.first_value = f"`{name}` in module {self.tape.module()!r}"
 
 
 def audit(

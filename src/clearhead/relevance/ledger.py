@@ -54,6 +54,11 @@ class Ledger:
                 sums[place.call] = sums.get(place.call, 0.0) + sum(amount)
         return sums
 
+    def largest(self) -> Place | None:
+        """Where most was written down."""
+        amounts = {place: abs(sum(amount)) for (_, place, _), amount in self._read().items()}
+        return max(amounts, key=lambda place: amounts[place]) if amounts else None
+
     def clear(self) -> None:
         """Forget all amounts, before another backward pass over the same recording."""
         self._amounts.clear()

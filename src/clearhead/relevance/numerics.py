@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -72,6 +74,17 @@ def give_back(a: Tensor, leak: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor
     narrow = share.to(gradient.dtype)
     taken = taken & torch.isfinite(narrow)
     return gradient.addcmul_(a.sign(), narrow.masked_fill(~taken, 0)), taken
+
+
+def infinite(result: Any) -> bool:
+    """Is there NaN or +inf in a result? A mask is allowed its -inf."""
+    return any(
+        isinstance(value, Tensor)
+        and value.is_floating_point()
+        and value.numel() > 0
+        and bool(torch.isnan(value).any() or torch.isposinf(value).any())
+        for value in (result if isinstance(result, (list, tuple)) else (result,))
+    )
 
 
 def _product(value: Tensor, gradient: Tensor) -> Tensor:

@@ -7,42 +7,37 @@ from typing import Any
 
 from torch import Tensor
 
-from clearhead.relevance.ledger import Account
+from clearhead.relevance.ledger import Ledger
 from clearhead.relevance.meter import Tap
 from clearhead.relevance.numerics import dot
 from clearhead.relevance.secant.pairs import Pair, Pairs
-from clearhead.tape import Keeper
+from clearhead.tape import picked
 
 
-def metered(run: Pairs, call: Pair, apply: Callable[[Pair], Any], cause: str) -> Any:
-    r"""What `apply` makes of the call, and $\sum (y - y_b)\,m_y - \sum (x - x_b)\,m_x$ in the ledger under `cause`."""
-    account = Account(run.ledger, run.place(call), False, Keeper())
+def metered(run: Pairs, call: Pair, apply: Callable[[Pair], Any], ledger: Ledger) -> Any:
+    r"""What `apply` makes of the call, and $\sum (y - y_b)\,m_y - \sum (x - x_b)\,m_x$ in a ledger."""
+    place = run.place(call)
 
-    def tap(x: Tensor, sign: int) -> Tensor:
+    def book(change: Tensor, gradient: Tensor) -> None:
+        ledger.book("unruled", place, dot(change, gradient, 1 if place.item is not None else run.batch))
+
+    def entering(x: Tensor) -> Tensor:
+        change = run.change(x)
+        tap: Tensor = Tap.apply(x, lambda _, gradient: book(-change, gradient))
         other = run.other(x)
-        if other is None:
-            return x
-        change = x.detach() - other
-        seen: Tensor = Tap.apply(x, lambda _, gradient: account.book(cause, sign * dot(change, gradient, run.batch)))
-        return run.pair(seen, other)
+        return tap if other is None else run.pair(tap, other)
 
-    entered = call.changed(lambda x: tap(x, -1))
-    result = apply(
-        Pair(call.operation, call.function, entered.args, entered.kwargs, call.other_args, call.other_kwargs)
-    )
-    if isinstance(result, Tensor):
-        return tap(result, 1) if result.requires_grad else result
-    if isinstance(result, (list, tuple)):
-        for each in result:
-            if isinstance(each, Tensor) and each.requires_grad and (other := run.other(each)) is not None:
-                _watch(each, each.detach() - other, lambda change, g: account.book(cause, dot(change, g, run.batch)))
+    mine = call.changed(entering)
+    result = apply(Pair(call.operation, call.function, mine.args, mine.kwargs, call.other_args, call.other_kwargs))
+    for each in list(picked((result,))):
+        _when_known(each, run.change(each), book)
     return result
 
 
-def _watch(x: Tensor, change: Tensor, seen: Callable[[Tensor, Tensor], None]) -> None:
-    x.register_hook(lambda gradient: seen(change, gradient))
+def _when_known(x: Tensor, change: Tensor, book: Callable[[Tensor, Tensor], None]) -> None:
+    x.register_hook(lambda gradient: book(change, gradient))
 
 
 def unruled(run: Pairs, call: Pair) -> Any:
     """An operation that no row covers: torch's gradient at the input."""
-    return metered(run, call, lambda entered: run.paired(entered.native(), entered.other(), entered), "unruled")
+    return metered(run, call, lambda entered: run.paired(entered.native(), entered.other(), entered), run.ledger)

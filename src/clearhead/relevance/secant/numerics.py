@@ -5,6 +5,7 @@ Everywhere x is the input's value and b the baseline's; $d = x - b$.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -16,6 +17,7 @@ Slope = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # of x, b, f(x), f(b
 # Differences below which a quotient says less than the derivative in the middle, relative to 1 + |x|: the quotient is
 # off by about epsilon / d, the derivative by d^2 / 24.
 _NEAR = {torch.float64: 1e-5, torch.float32: 4e-3}
+_LN_2 = math.log(2)
 
 
 def owned(y: Tensor) -> Tensor:
@@ -128,10 +130,40 @@ def cube(x: Tensor, b: Tensor, at_x: Tensor, at_b: Tensor) -> Tensor:
 
 
 def log(x: Tensor, b: Tensor, at_x: Tensor, at_b: Tensor) -> Tensor:
-    r"""The inverse of the logarithmic mean, $\frac{2\,\mathrm{artanh}\,r}{r\,(x + b)}$ with $r = \frac{x - b}{x + b}$."""
-    total = x + b
-    ratio = (x - b) / total
-    return over(torch.atanh(ratio), ratio, 1.0).mul_(2).div_(total)
+    r"""The inverse of the logarithmic mean, $\frac{2\,\mathrm{artanh}\,r}{r\,(x + b)}$ with $r = \frac{x - b}{x + b}$.
+
+    A quotient where one is three times the other, or more: there artanh loses its digits and nothing cancels.
+    """
+    d, total = x - b, x + b
+    ratio = d / total
+    near = over(torch.atanh(ratio), ratio, 1.0).mul_(2).div_(total)
+    return torch.where(ratio.abs() < 0.5, near, (at_x - at_b).div_(d))
+
+
+def expm1(x: Tensor, b: Tensor, at_x: Tensor, at_b: Tensor) -> Tensor:
+    """That of `exp`."""
+    return log_mean(x.exp(), b.exp(), x - b)
+
+
+def exp2(x: Tensor, b: Tensor, at_x: Tensor, at_b: Tensor) -> Tensor:
+    """That of `exp`, in units of ln 2."""
+    return log_mean(at_x, at_b, (x - b).mul_(_LN_2)).mul_(_LN_2)
+
+
+def sin(x: Tensor, b: Tensor, at_x: Tensor, at_b: Tensor) -> Tensor:
+    r"""$\cos(b + h)\,\frac{\sin h}{h}$ with $h = d/2$; a quotient where d is large."""
+    h = (x - b) / 2
+    return _within_a_turn(h, b.cos() * h.cos() - at_b * h.sin(), at_x - at_b)
+
+
+def cos(x: Tensor, b: Tensor, at_x: Tensor, at_b: Tensor) -> Tensor:
+    r"""$-\sin(b + h)\,\frac{\sin h}{h}$ with $h = d/2$; a quotient where d is large."""
+    h = (x - b) / 2
+    return _within_a_turn(h, -(b.sin() * h.cos() + at_b * h.sin()), at_x - at_b)
+
+
+def _within_a_turn(h: Tensor, slope: Tensor, change: Tensor) -> Tensor:
+    return torch.where(h.abs() < 0.5, slope.mul_(over(h.sin(), h, 1.0)), change.div_(2 * h))
 
 
 def bent(kinked: Pointwise) -> Slope:

@@ -113,9 +113,13 @@ _CLOSED: dict[str, Slope] = {
     "reciprocal": numerics.reciprocal,
     "square": numerics.square,
     "log": numerics.log,
+    "expm1": numerics.expm1,
+    "exp2": numerics.exp2,
+    "sin": numerics.sin,
+    "cos": numerics.cos,
 }
 _SMOOTH = (
-    "gelu mish erf erfc sin cos tan sinh cosh asinh atan softsign tanhshrink expm1 log1p exp2 softplus logsigmoid"
+    "gelu mish erf erfc tan sinh cosh asinh atan softsign tanhshrink log1p softplus logsigmoid"
 ).split()
 _ANY_SCALE = "log2 log10".split()
 _BENT = (

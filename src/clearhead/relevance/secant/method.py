@@ -1,0 +1,160 @@
+"""The method `secant`: a question and what it is compared with in, a map of the difference out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clearhead.config import Settings
+from clearhead.errors import UsageError
+from clearhead.maps import LedgerEntry, RelevanceMap
+from clearhead.question import Baseline, Pass, Question, uncached
+from clearhead.relevance.engine import Recording
+from clearhead.relevance.secant.audit import Audit
+from clearhead.relevance.secant.engine import parting
+from clearhead.relevance.secant.pairs import Pairs
+from clearhead.relevance.secant.sources import Blanks
+from clearhead.relevance.secant.table import ROWS
+from clearhead.relevance.watched import Asked, Doubt, Watched, forward
+
+P = TypeVar("P", bound=Pairs)
+Triple = tuple[Tensor, Tensor, Tensor]  # of the input; of the baseline that followed it; of the baseline alone
+
+
+def secant(question: Question, settings: Settings) -> Iterator[tuple[int, RelevanceMap]]:
+    r"""What a difference is made of: $f(x) - f(b) = \sum_i R_i$ with $R_i = \sum_d (x_{id} - b_{id})\, m_{id}$.
+
+    Gives the number of an item and a map, for each aim of each item: one forward pass of both, and one backward pass
+    for the n-th aims of all items together. Several baselines are averaged. Raises NonFiniteError, ModelError, and
+    UsageError where there is no baseline. Shrikumar et al. 2017, "Learning Important Features Through Propagating
+    Activation Differences", carried through every operation of a transformer.
+    """
+    if not question.baselines:
+        raise UsageError("A difference needs a baseline; this question has none. Give baseline=...")
+    with question.evaluated() as warnings:
+        each = [
+            _Difference(replace(question, baselines=(baseline,)), settings, warnings).rounds()
+            for baseline in question.baselines
+        ]
+        for found in zip(*each, strict=True):
+            yield found[0][0], _averaged([one for _, one in found])
+
+
+class _Difference(Watched):
+    """A forward pass of an input and its baseline."""
+
+    method = "secant"
+
+    def __init__(self, question: Question, settings: Settings, warnings: tuple[str, ...]) -> None:
+        (self._baseline,) = question.baselines
+        self.notes = (f"Compared with {self._baseline.label}.",)
+        super().__init__(question, settings, warnings)
+        self._alone_too = _outputs_apart(self._pairs, question, self._baseline, self._outputs)
+
+    def _begin(self) -> Recording:
+        self._pairs = _pairs(Pairs, self._question, self._settings)
+        return Recording(self._pairs)
+
+    def _explained(self, number: int, part: Pass) -> dict[str, Any]:
+        return _begun(self._pairs, self._recording, part, self._baseline.tensors[number])
+
+    def _asked(self, i: int, n: int) -> Asked:
+        """The scalar, and what the baseline has for it: by itself, and where it had to follow the input."""
+        for output, follower, _ in self._alone_too:
+            self._pairs.pair(output, follower)
+        asked = super()._asked(i, n)
+        base = followed = self._at_baseline(asked.value)
+        if self._alone_too:
+            for output, _, alone in self._alone_too:
+                self._pairs.pair(output, alone)
+            base = self._at_baseline(super()._asked(i, n).value)
+        return replace(asked, base=base, leaked=self._leaked(followed - base))
+
+    def _at_baseline(self, value: Tensor) -> float:
+        other = self._pairs.other(value)
+        return float(value.detach()) if other is None else float(other)
+
+    def _leaked(self, amount: float) -> tuple[LedgerEntry, ...]:
+        return parting(self._pairs, amount) if self._pairs.parted else ()
+
+    def _doubted(self, question: Question, n: int) -> Doubt:
+        audit = _pairs(Audit, question, self._settings)
+        recording, (baseline,) = Recording(audit), question.baselines
+        outputs, _ = forward(
+            recording, question, lambda number, part: _begun(audit, recording, part, baseline.tensors[number])
+        )
+        _, value = recording.watched(question.items[0].aims[n].ask, outputs, 0)
+        recording.explain(value)
+        return Doubt(value=audit.first_value, lost=audit.worst())
+
+
+def _pairs(kind: type[P], question: Question, settings: Settings) -> P:
+    (baseline,) = question.baselines
+    return kind(settings, question.model, ROWS, batch=len(question.items), vector=baseline.vector)
+
+
+def _begun(pairs: Pairs, recording: Recording, part: Pass, others: Mapping[str, Any]) -> dict[str, Any]:
+    """The tensors of a pass: those to explain as sources, and beside ids those of the baseline."""
+    tensors = dict(part.tensors)
+    for name, x in part.tensors.items():
+        other = others[name]
+        if name in part.explained:
+            tensors[name] = recording.source(x, other)
+        elif isinstance(x, Tensor) and not torch.equal(x, other):
+            tensors[name] = pairs.pair(x.clone(), other)
+    return tensors
+
+
+# ---- where the two would have gone apart ---------------------------------------------------------------------------
+
+
+def _outputs_apart(pairs: Pairs, question: Question, baseline: Baseline, outputs: Sequence[Any]) -> list[Triple]:
+    """Outputs with those of the baseline alone, if it had to follow the input anywhere."""
+    if not pairs.parted:
+        return []
+    found: list[Triple] = []
+    blanks = Blanks(baseline.vector)
+    for tensors, output in zip(baseline.tensors, outputs, strict=True):
+        with torch.no_grad():
+            alone = blanks.tape.under(question.model, **uncached(question.model, tensors))
+        found += list(_beside(pairs, output, alone))
+    return found
+
+
+def _beside(pairs: Pairs, output: Any, alone: Any) -> Iterator[Triple]:
+    """The float tensors of an output beside those of another, in order."""
+    if isinstance(output, Tensor):
+        other = pairs.other(output)
+        if other is not None and isinstance(alone, Tensor) and alone.shape == output.shape:
+            yield output, other, alone
+    elif isinstance(output, Mapping):
+        for name in output:
+            yield from _beside(pairs, output[name], alone.get(name))
+    elif isinstance(output, (list, tuple)) and isinstance(alone, (list, tuple)):
+        for mine, theirs in zip(output, alone, strict=False):
+            yield from _beside(pairs, mine, theirs)
+
+
+# ---- several baselines ---------------------------------------------------------------------------------------------
+
+
+def _averaged(maps: Sequence[RelevanceMap]) -> RelevanceMap:
+    """The mean of the maps of one scalar against several baselines."""
+    first, count = maps[0], len(maps)
+    if count == 1:
+        return first
+    ledger = tuple(replace(entry, relevance=entry.relevance / count) for each in maps for entry in each.ledger)
+    compared = "; ".join(note.removeprefix("Compared with ").removesuffix(".") for each in maps for note in each.notes)
+    return replace(
+        first,
+        base_value=float(np.mean([each.base_value for each in maps])),
+        relevance=np.mean([each.relevance for each in maps], 0),
+        ledger=ledger,
+        warnings=tuple(dict.fromkeys(warning for each in maps for warning in each.warnings)),
+        notes=(f"The mean of {count} comparisons: with {compared}.",),
+    )
