@@ -17,7 +17,7 @@ _SYNONYMS = {
     "negative": "neg", "absolute": "abs", "concat": "cat", "concatenate": "cat", "swapaxes": "transpose",
     "swapdims": "transpose", "moveaxis": "movedim", "clip": "clamp", "logical_not": "bitwise_not", "mm": "matmul",
     "fix": "trunc", "expit": "sigmoid", "linalg_vector_norm": "norm", "linalg_norm": "norm", "vector_norm": "norm",
-    "index": "getitem",
+    "index": "getitem", "log_sigmoid": "logsigmoid",
 }  # fmt: skip
 _REFLECTED = {"__radd__": "add", "__rmul__": "mul"}  # the others are Python functions made of plain operations
 _IN_PLACE_OPERATORS = {"add", "sub", "mul", "div", "idiv", "truediv", "pow", "matmul", "floordiv", "mod", "and", "or"}

@@ -17,7 +17,6 @@ Slope = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # of x, b, f(x), f(b
 # Differences below which a quotient says less than the derivative in the middle, relative to 1 + |x|: the quotient is
 # off by about epsilon / d, the derivative by d^2 / 24.
 _NEAR = {torch.float64: 1e-5, torch.float32: 4e-3}
-_LN_2 = math.log(2)
 
 
 def owned(y: Tensor) -> Tensor:
@@ -145,9 +144,14 @@ def expm1(x: Tensor, b: Tensor, at_x: Tensor, at_b: Tensor) -> Tensor:
     return log_mean(x.exp(), b.exp(), x - b)
 
 
-def exp2(x: Tensor, b: Tensor, at_x: Tensor, at_b: Tensor) -> Tensor:
-    """That of `exp`, in units of ln 2."""
-    return log_mean(at_x, at_b, (x - b).mul_(_LN_2)).mul_(_LN_2)
+def to_the_power(base: float) -> Slope:
+    """That of `exp`, of a positive base: in units of its logarithm."""
+    unit = math.log(base)
+
+    def slope(x: Tensor, b: Tensor, at_x: Tensor, at_b: Tensor) -> Tensor:
+        return log_mean(at_x, at_b, (x - b).mul_(unit)).mul_(unit)
+
+    return slope
 
 
 def sin(x: Tensor, b: Tensor, at_x: Tensor, at_b: Tensor) -> Tensor:

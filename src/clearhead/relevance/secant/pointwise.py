@@ -77,8 +77,10 @@ def _function(call: Pair) -> Pointwise:
 
 def power(run: Pairs, call: Pair) -> Any:
     """`x ** p`: closed for the usual exponents; else a quotient, on any scale."""
-    exponent = call.get(1, "exponent")
-    if not dependent(call.get(0, "input")):
+    base, exponent = call.get(0, "input"), call.get(1, "exponent")
+    if isinstance(base, (int, float)) and base > 0:
+        return closed(numerics.to_the_power(base))(run, call)
+    if not dependent(base):
         return general(quotient)(run, call)
     slope = _POWERS.get(float(exponent)) if isinstance(exponent, (int, float)) else None
     if slope is not None:
@@ -114,13 +116,11 @@ _CLOSED: dict[str, Slope] = {
     "square": numerics.square,
     "log": numerics.log,
     "expm1": numerics.expm1,
-    "exp2": numerics.exp2,
+    "exp2": numerics.to_the_power(2.0),
     "sin": numerics.sin,
     "cos": numerics.cos,
 }
-_SMOOTH = (
-    "gelu mish erf erfc tan sinh cosh asinh atan softsign tanhshrink log1p softplus logsigmoid"
-).split()
+_SMOOTH = ("gelu mish erf erfc tan sinh cosh asinh atan softsign tanhshrink log1p softplus logsigmoid").split()
 _ANY_SCALE = "log2 log10".split()
 _BENT = (
     "relu leaky_relu rrelu prelu abs threshold relu6 hardtanh hardswish hardsigmoid hardshrink softshrink elu selu "
