@@ -115,10 +115,7 @@ class Heads:
         resume: str | Path | None = None,
     ) -> HeadReport:
         """Importance with its error, relevance, patterns and groups of every head. Raises UsageError."""
-        _check(of=(of, get_args(Of)), absolute=(absolute, get_args(Absolute)))
-        inputs, labels = self._read(data, labels)
-        cases = posed(self._subject, inputs, labels, of, settings)
-        catalogue = self.learn(cases[0].question)
+        cases, catalogue = self._asked(*self._read(data, labels), of, absolute, settings)
         store = self._store(resume, cases, of, absolute)
         found, grouped = measures.importance(
             self._subject, catalogue, cases, absolute=absolute, batch_size=settings.batch_size, store=store
@@ -159,9 +156,7 @@ class Heads:
         """A metric as heads go: accuracy where classes have labels, else the loss or the target. Raises UsageError."""
         inputs, labels = self._read(data, labels)
         of = of or ("loss" if labels is not None else "target")
-        _check(of=(of, get_args(Of)), absolute=(absolute, get_args(Absolute)))
-        cases = posed(self._subject, inputs, labels, of, settings)
-        catalogue = self.learn(cases[0].question)
+        cases, catalogue = self._asked(inputs, labels, of, absolute, settings)
         cases = cases if of == "loss" else [held(self._subject, case, settings) for case in cases]
         metric = "accuracy" if labels is not None and self._subject.task in CLASSES else of
         scores = pruning.Scores(
@@ -176,6 +171,14 @@ class Heads:
 
     def _read(self, data: Any, labels: Any) -> tuple[list[Any], list[Any] | None]:
         return read(data, labels, images=reads_images(self._subject.task))
+
+    def _asked(
+        self, inputs: list[Any], labels: list[Any] | None, of: Of, absolute: Absolute, settings: Settings
+    ) -> tuple[list[Case], Catalogue]:
+        """What is asked of each input, and the heads that it is asked about."""
+        _check(of=(of, get_args(Of)), absolute=(absolute, get_args(Absolute)))
+        cases = posed(self._subject, inputs, labels, of, settings)
+        return cases, self.learn(cases[0].question)
 
     def _store(self, folder: str | Path | None, cases: Sequence[Case], *choices: object) -> Store:
         """What earlier runs of the same recipe kept in a folder; without one, nothing is known and nothing kept."""
