@@ -24,21 +24,26 @@ from clearhead.tape import dependent
 ENTRIES = 2**20  # weights in a block of queries
 
 
-def means(s: Tensor, s_b: Tensor, total: Tensor, total_b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    r"""$\bar p$, $\lambda$ and w of scores and of the logarithms of their sums, which are kept as an axis of 1."""
-    p, p_b = torch.exp(s - total), torch.exp(s_b - total_b)
-    apart, whole = s - s_b, total - total_b
-    both = torch.maximum(total, total_b)
-    sums = log_mean((total - both).exp_(), (total_b - both).exp_(), whole)
-    w = log_mean(p * (total - both).exp_(), p_b * (total_b - both).exp_(), apart).div_(sums)
-    lam = log_mean(p, p_b, apart.sub_(whole))
+def means(s: Tensor, s_b: Tensor, dim: int = -1) -> tuple[Tensor, Tensor, Tensor]:
+    r"""$\bar p$, $\lambda$ and w of scores: in differences to the largest of each row, which rounding leaves alone."""
+    (top, below, p, total), (top_b, below_b, p_b, total_b) = (_shares(each, dim) for each in (s, s_b))
+    apart, inside, shift = below.sub_(below_b), total - total_b, top - top_b
+    lam = log_mean(p, p_b, apart - inside)
+    whole = shift + inside  # of the logarithms of both sums
+    low, low_b = whole.clamp_max(0).exp_(), (-whole).clamp_max_(0).exp_()
+    w = log_mean(p * low, p_b * low_b, apart.add_(shift)).div_(log_mean(low, low_b, whole))
     return p.add_(p_b).mul_(0.5), lam, w
 
 
-def totals(s: Tensor, dim: int = -1) -> Tensor:
-    """The logarithm of the sum of exponentials; 0 instead of minus infinity, where there is nothing to see."""
-    total = s.logsumexp(dim, keepdim=True)
-    return total.masked_fill_(total == -torch.inf, 0)
+def _shares(s: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The largest score of a row, all less that, their softmax, the log of their sum; 0 where there is nothing to see."""
+    top = s.amax(dim, keepdim=True)
+    top.masked_fill_(top == -torch.inf, 0)
+    below = s - top
+    p = below.exp()
+    total = p.sum(dim, keepdim=True)
+    total.masked_fill_(total == 0, 1)
+    return top, below, p.div_(total), total.log_()
 
 
 # ---- softmax -------------------------------------------------------------------------------------------------------
@@ -101,7 +106,7 @@ def softmax(run: Pairs, call: Pair) -> Any:
         return unruled(run, call)
     s, other, dim = found
     values = wide(s.detach()), wide(other)
-    _, lam, w = means(*values, *(totals(each, dim) for each in values))
+    _, lam, w = means(*values, dim)
     p = held(call).native()
     return run.pair(Softmax.apply(s, p, lam.to(p.dtype), w.to(p.dtype), dim), call.other())
 
@@ -113,7 +118,7 @@ def log_softmax(run: Pairs, call: Pair) -> Any:
         return unruled(run, call)
     s, other, dim = found
     values = wide(s.detach()), wide(other)
-    _, _, w = means(*values, *(totals(each, dim) for each in values))
+    _, _, w = means(*values, dim)
     y = held(call).native()
     alone = call.operation.name == "logsumexp"
     return run.pair(LogSoftmax.apply(s, y, w.to(y.dtype), dim, alone), call.other())
@@ -204,7 +209,7 @@ class _Kept:
         for which, (one, other) in enumerate(((q, k), (q_b, k_b))):
             s = torch.bmm(one, other.transpose(1, 2)).mul_(self._scale)
             scores.append(self._masked(s, rows, which))
-        return means(*scores, *map(totals, scores))
+        return means(*scores)
 
     def _masked(self, s: Tensor, rows: slice, which: int) -> Tensor:
         if self._causal:
