@@ -36,7 +36,7 @@ def means(s: Tensor, s_b: Tensor, dim: int = -1) -> tuple[Tensor, Tensor, Tensor
 
 
 def _shares(s: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The largest score of a row, all less that, their softmax, the log of their sum; 0 where there is nothing to see."""
+    """The largest of a row, all less that, their softmax, the log of their sum; 0 where nothing can be seen."""
     top = s.amax(dim, keepdim=True)
     top.masked_fill_(top == -torch.inf, 0)
     below = s - top
@@ -149,51 +149,46 @@ class Attention(Function):
 
 
 class _Kept:
-    """What attention keeps of two inputs for the way back."""
+    """What attention keeps of two inputs for the way back: queries, keys and masks of both, and the mean of values."""
 
     def __init__(self, run: Pairs, call: Pair) -> None:
-        tensors = [call.both(n, name) for n, name in enumerate(("query", "key", "value", "attn_mask"))]
-        self._tensors = [tuple(None if x is None else run.keeper.keep(x.detach()) for x in pair) for pair in tensors]
+        (query, _), (value, other) = call.both(0, "query"), call.both(2, "value")
+        pairs = [call.both(n, name) for n, name in ((0, "query"), (1, "key"), (3, "attn_mask"))]
+        self._tensors = [tuple(None if x is None else run.keeper.keep(x.detach()) for x in pair) for pair in pairs]
+        self._values = middle(value.detach(), other.detach())
         self._causal = bool(call.get(5, "is_causal", False))
         scale = call.kwargs.get("scale")
-        self._scale = scale if scale is not None else 1 / math.sqrt(tensors[0][0].shape[-1])
+        self._scale = scale if scale is not None else 1 / math.sqrt(query.shape[-1])
 
     def back(self, m: Tensor, wanted: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
         """The multipliers of queries, keys, values and the mask, as far as they are wanted."""
-        (q, q_b), (k, k_b), (v, v_b) = (self._flat(n) for n in range(3))
-        shape = self._value(0, 0).shape
-        groups = q.shape[0] // k.shape[0]
-        m = wide(m).reshape(-1, *m.shape[-2:])
-        middles = [middle(*pair) for pair in ((q, q_b), (k, k_b), (v, v_b))]
-        middles[1:] = [_repeated(each, groups) for each in middles[1:]]
-        k, k_b = _repeated(k, groups), _repeated(k_b, groups)
-        found = [torch.zeros_like(each) for each in middles]
-        masks: list[Tensor] = []
+        q, q_b, k, k_b, value = map(_flat, (*self._both(0), *self._both(1), self._values))
+        shape, groups, half = self._both(0)[0].shape, q.shape[0] // k.shape[0], self._scale / 2
+        k, k_b, value = (_repeated(each, groups) for each in (k, k_b, value))
+        m, q_sum, k_sum = _flat(m), q + q_b, k + k_b
+        for_q, for_k, for_v = (torch.zeros_like(each) for each in (q, k, value))
+        for_mask: list[Tensor] = []
         for rows, stop in self._blocks(q.shape[0], q.shape[1], k.shape[1]):
             weights, lam, w = self._weights(q[:, rows], q_b[:, rows], k[:, :stop], k_b[:, :stop], rows)
             own = m[:, rows]
-            found[2][:, :stop].baddbmm_(weights.transpose(1, 2), own)
-            inner = torch.bmm(own, middles[2][:, :stop].transpose(1, 2)).mul_(lam)
+            for_v[:, :stop].baddbmm_(weights.transpose(1, 2), own)
+            inner = torch.bmm(own, value[:, :stop].transpose(1, 2)).mul_(lam)
             inner.addcmul_(w, inner.sum(-1, keepdim=True), value=-1)
-            torch.baddbmm(found[0][:, rows], inner, middles[1][:, :stop], alpha=self._scale, out=found[0][:, rows])
-            found[1][:, :stop].baddbmm_(inner.transpose(1, 2), middles[0][:, rows], alpha=self._scale)
+            for_q[:, rows].baddbmm_(inner, k_sum[:, :stop], alpha=half)
+            for_k[:, :stop].baddbmm_(inner.transpose(1, 2), q_sum[:, rows], alpha=half)
             if wanted[3]:
-                masks.append(inner.reshape(*shape[:-2], *inner.shape[1:]))
-        found[1:] = [each.reshape(-1, groups, *each.shape[1:]).sum(1) if groups > 1 else each for each in found[1:]]
-        back = [each.reshape(self._value(n, 0).shape).to(self._value(n, 0).dtype) for n, each in enumerate(found)]
-        for_mask = torch.cat(masks, -2).sum_to_size(self._value(3, 0).shape) if wanted[3] else None
-        return (*back, for_mask)
+                for_mask.append(inner.reshape(*shape[:-2], *inner.shape[1:]))
+        for_k, for_v = (_summed(each, groups) for each in (for_k, for_v))
+        back = zip((for_q, for_k, for_v), (self._both(0)[0], self._both(1)[0], self._values), strict=True)
+        whole = torch.cat(for_mask, -2).sum_to_size(self._both(2)[0].shape) if wanted[3] else None
+        return (*(found.reshape(x.shape).to(x.dtype) for found, x in back), whole)
 
-    def _value(self, n: int, which: int) -> Tensor:
-        kept = self._tensors[n][which]
-        if kept is None:
-            raise ValueError("There is no such tensor.")
-        return kept.value
-
-    def _flat(self, n: int) -> tuple[Tensor, Tensor]:
-        """Both values [items and heads, positions, width]."""
-        mine, other = (wide(self._value(n, which)) for which in (0, 1))
-        return mine.reshape(-1, *mine.shape[-2:]), other.reshape(-1, *other.shape[-2:])
+    def _both(self, n: int) -> tuple[Tensor, Tensor]:
+        """What was kept of queries, keys or masks."""
+        mine, other = self._tensors[n]
+        if mine is None or other is None:
+            raise ValueError("There is no mask.")
+        return mine.value, other.value
 
     def _blocks(self, count: int, queries: int, keys: int) -> list[tuple[slice, int]]:
         """Rows of queries, and how many keys they can see."""
@@ -209,23 +204,32 @@ class _Kept:
         for which, (one, other) in enumerate(((q, k), (q_b, k_b))):
             s = torch.bmm(one, other.transpose(1, 2)).mul_(self._scale)
             scores.append(self._masked(s, rows, which))
-        return means(*scores)
+        return means(scores[0], scores[1])
 
     def _masked(self, s: Tensor, rows: slice, which: int) -> Tensor:
         if self._causal:
             places = torch.arange(s.shape[-1], device=s.device)
             s.masked_fill_(places > torch.arange(rows.start, rows.stop, device=s.device)[:, None], -math.inf)
-        kept = self._tensors[3][which]
+        kept = self._tensors[2][which]
         if kept is None:
             return s
         mask = kept.value[..., rows if kept.value.shape[-2] > 1 else slice(None), : s.shape[-1]]
-        shape = self._value(0, 0).shape[:-2]
+        shape = self._both(0)[0].shape[:-2]
         seen = s.view(*shape, *s.shape[1:])
         if mask.dtype == torch.bool:
             seen.masked_fill_(~mask, -math.inf)
         else:
             seen.add_(mask)
         return s
+
+
+def _flat(x: Tensor) -> Tensor:
+    """[items and heads, positions, width], in float32 at least."""
+    return wide(x).reshape(-1, *x.shape[-2:])
+
+
+def _summed(x: Tensor, groups: int) -> Tensor:
+    return x if groups == 1 else x.reshape(-1, groups, *x.shape[1:]).sum(1)
 
 
 def _repeated(x: Tensor, groups: int) -> Tensor:

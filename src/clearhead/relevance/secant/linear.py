@@ -122,6 +122,13 @@ def linear(run: Pairs, call: Pair) -> Any:
     return run.tape.under(written_out, a[0], weight[0], bias[0])
 
 
+def convolution(run: Pairs, call: Pair) -> Any:
+    """`F.conv1d(a, weight, bias)` and its kin: the weight may depend on the input too."""
+    if not dependent(call.get(1, "weight")):
+        return native(run, call)
+    return unruled(run, call) if dependent(call.get(2, "bias")) else bilinear(run, call)
+
+
 def _scaled(run: Pairs, call: Pair, names: tuple[str, str]) -> Any:
     """`beta * input + alpha * (u @ v)`, written out where both factors depend on the input."""
     (bias, _), (u, _), (v, _) = call.both(0, "input"), call.both(1, names[0]), call.both(2, names[1])
@@ -155,5 +162,8 @@ ROWS = {
     "linear": Row(linear, "linear: m_x is the gradient"),
     "addmm": Row(addmm, "linear, and the matrix product"),
     "baddbmm": Row(baddbmm, "linear, and the matrix product"),
-    **{name: Row(bilinear, _MEANS) for name in "bmm mv dot vdot inner outer einsum linalg_vecdot".split()},
+    **dict.fromkeys("bmm mv dot vdot inner outer einsum tensordot linalg_vecdot".split(), Row(bilinear, _MEANS)),
+    **dict.fromkeys(
+        "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d".split(), Row(convolution, _MEANS)
+    ),
 }

@@ -14,8 +14,8 @@ from torch import Tensor
 Pointwise = Callable[[Tensor], Tensor]
 Slope = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # of x, b, f(x), f(b)
 
-# Differences below which a quotient says less than the derivative in the middle, relative to 1 + |x|: the quotient is
-# off by about epsilon / d, the derivative by d^2 / 24.
+# Differences below which a quotient says less than the derivative in the middle: the quotient is off by about
+# epsilon / d, the derivative by d^2 / 24.
 _NEAR = {torch.float64: 1e-5, torch.float32: 4e-3}
 
 
@@ -48,23 +48,23 @@ def log_mean(a: Tensor, b: Tensor, d: Tensor) -> Tensor:
     return over((d / 2).tanh_(), d, 0.5).mul_(a + b)
 
 
-def quotient(f: Pointwise, *, floor: float = 1.0, split: bool = True) -> Slope:
+def quotient(f: Pointwise, *, least: float = 1.0, grows: bool = True, split: bool = True) -> Slope:
     r"""$\frac{f(x) - f(b)}{x - b}$ of a smooth f, and $f'$ in the middle where x and b are close.
 
-    Close is relative to `floor` + |x|: 1 where f bends on a scale of 1, 0 where it looks the same on every scale.
+    Close is relative to `least` + |x|, or only to `least` if the scale on which f bends never `grows`.
     `split`: f acts on each entry alone, whatever the shape, so that the derivative is made of those entries only.
     """
 
     def slope(x: Tensor, b: Tensor, at_x: Tensor, at_b: Tensor) -> Tensor:
         d = x - b
         found = (at_x - at_b).div_(d)
-        centre = middle(x, b)
-        close = d.abs_() <= centre.abs().add_(floor).mul_(_NEAR[x.dtype])
-        if bool(close.any()):
-            if split:
-                found[close] = derivative(f, centre[close])
-            else:
-                found = torch.where(close, derivative(f, centre), found)
+        close = d.abs_() <= _NEAR[x.dtype] * (x.abs().add_(least) if grows else least)
+        if not split:
+            return torch.where(close, derivative(f, middle(x, b)), found)
+        places = close.flatten().nonzero().squeeze(1)
+        if places.numel():
+            centre = middle(x.take(places), b.take(places))
+            found.put_(places, derivative(f, centre))
         return found
 
     return slope

@@ -183,8 +183,10 @@ class Pairs:
             return None
         call = Pair(operation, function, args, kwargs)
         floats = any(x.requires_grad for x in tensors)
-        if floats and operation.name != "embedding" and any(not x.requires_grad and id(x) in others for x in tensors):
-            self.part(call, "selection")  # a mask or an index that is made of ids, and meets what is made of vectors
+        beside = [x for x in tensors if not x.requires_grad and id(x) in others]
+        if floats and operation.name != "embedding" and beside:
+            # A mask or an index that is made of ids, or what was computed without gradients, meets what depends.
+            self.part(call, "detached" if any(x.is_floating_point() for x in beside) else "selection")
             others = {id(x): others[id(x)] for x in tensors if x.requires_grad}
 
         def swap(value: Any) -> Any:
@@ -195,8 +197,9 @@ class Pairs:
         return call
 
     def _unseen(self, tensors: Sequence[Tensor], operation: Operation, others: dict[int, Tensor]) -> None:
-        """What came out of code that no tape sees: what the baseline makes of it is unknown."""
+        """What came out of code that no tape sees: what the baseline makes of it is unknown, so nothing passes."""
         for x in tensors:
+            x.register_hook(torch.zeros_like)
             self.part(Call(operation, operation.out_of_place or torch.clone, (), {}), "unruled")
             others[id(x)] = self._others[x] = x.detach()
 

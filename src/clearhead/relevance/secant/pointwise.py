@@ -85,7 +85,7 @@ def power(run: Pairs, call: Pair) -> Any:
     slope = _POWERS.get(float(exponent)) if isinstance(exponent, (int, float)) else None
     if slope is not None:
         return closed(slope)(run, call)
-    return native(run, call) if exponent == 1 else general(quotient, floor=0.0)(run, call)
+    return native(run, call) if exponent == 1 else general(quotient, least=0.0)(run, call)
 
 
 def glu(run: Pairs, call: Pair) -> Any:
@@ -120,7 +120,8 @@ _CLOSED: dict[str, Slope] = {
     "sin": numerics.sin,
     "cos": numerics.cos,
 }
-_SMOOTH = ("gelu mish erf erfc tan sinh cosh asinh atan softsign tanhshrink log1p softplus logsigmoid").split()
+_STRAIGHT = "gelu mish softplus logsigmoid".split()  # but for a stretch round 0
+_SMOOTH = "erf erfc tan sinh cosh asinh atan softsign tanhshrink log1p".split()
 _ANY_SCALE = "log2 log10".split()
 _BENT = (
     "relu leaky_relu rrelu prelu abs threshold relu6 hardtanh hardswish hardsigmoid hardshrink softshrink elu selu "
@@ -130,8 +131,9 @@ _LINE = "m_x = m (f(x) - f(b)) / (x - b)"
 
 ROWS = {
     **{name: Row(closed(slope), f"{_LINE}, in closed form") for name, slope in _CLOSED.items()},
+    **dict.fromkeys(_STRAIGHT, Row(general(quotient, grows=False), f"{_LINE}, f' where they are close")),
     **dict.fromkeys(_SMOOTH, Row(general(quotient), f"{_LINE}, f' where they are close")),
-    **dict.fromkeys(_ANY_SCALE, Row(general(quotient, floor=0.0), f"{_LINE}, f' where they are close")),
+    **dict.fromkeys(_ANY_SCALE, Row(general(quotient, least=0.0), f"{_LINE}, f' where they are close")),
     **dict.fromkeys(_BENT, Row(general(bent), f"{_LINE}, f' where they are equal")),
     "pow": Row(power, f"{_LINE}, in closed form for the usual exponents"),
     "glu": Row(glu, "a sigmoid and a product"),

@@ -187,8 +187,7 @@ _LINEAR = (
     "meshgrid diag_embed trace alias squeeze_copy view_as_real view_as_complex "
     "where pad constant_pad_nd cat stack hstack vstack dstack column_stack block_diag "
     "setitem copy fill masked_fill index_put index_add index_copy index_fill scatter scatter_add "
-    "masked_scatter put slice_scatter select_scatter zero "
-    "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d"
+    "masked_scatter put slice_scatter select_scatter zero"
 ).split()
 _CHOICES = (
     "eq ne lt le gt ge isnan isinf isfinite argmax argmin argsort nonzero any all count_nonzero bool int long item "
