@@ -124,6 +124,20 @@ def test_nothing_is_taken_from_another_recipe(asked, tmp_path, change, data, lab
     assert found.to_dict() == av.heads(data, labels, **{"of": "loss", **options}).to_dict()
 
 
+def test_nothing_is_taken_from_the_model_with_other_heads(asked, tmp_path):
+    av = opened()
+    whole = av.heads(TEXTS, resume=tmp_path)
+    with av.without("encoder 0.1"):
+        asked.__init__()
+        less = av.heads(TEXTS, resume=tmp_path)
+        assert asked.all("importance") == sorted(TEXTS)
+        assert less.importance[1] == 0 < whole.importance[1]
+        assert av.heads(TEXTS, resume=tmp_path).to_dict() == less.to_dict()
+        assert asked.all("importance") == sorted(TEXTS)
+    assert av.heads(TEXTS, resume=tmp_path).to_dict() == whole.to_dict()
+    assert asked.all("importance") == sorted(TEXTS)
+
+
 def test_what_does_not_change_the_numbers_of_a_document_is_free_to_change(asked, tmp_path):
     opened().heads(TEXTS, resume=tmp_path)
     asked.__init__()

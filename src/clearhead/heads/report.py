@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +44,7 @@ class Heads:
         self._subject = subject
         self._example: Question | None = None
         self._catalogue: Catalogue | None = None
+        self._gone: list[Sequence[Any]] = []  # in each of the blocks that are open
 
     # ---- which there are ---------------------------------------------------------------------------------------
 
@@ -69,12 +70,24 @@ class Heads:
         if known is not None:
             chosen = known[1].chosen(heads)
             masks = known[1].masks(chosen)
-            with gated(self._subject.model, lambda _: shut(masks), [module for module, _ in masks]):
+            with self._without(chosen, lambda _: shut(masks), [module for module, _ in masks]):
                 yield Removed(heads=chosen, notes=known[1].emptied(chosen))
             return
         wanted = [heads] if isinstance(heads, (str, Head)) else heads
-        with gated(self._subject.model, lambda tensors: self._later(wanted, tensors, settings)):
+        with self._without(wanted, lambda tensors: self._later(wanted, tensors, settings)):
             yield Removed(heads=tuple(each for each in wanted if isinstance(each, Head)))
+
+    @contextmanager
+    def _without(
+        self, heads: Sequence[Any], give: Callable[[Mapping[str, Tensor]], Give], modules: Sequence[str] = ()
+    ) -> Iterator[None]:
+        """Gates on the model, whose finished work is not that of the whole model."""
+        self._gone.append(heads)
+        try:
+            with gated(self._subject.model, give, modules):
+                yield
+        finally:
+            self._gone.remove(heads)
 
     def _later(self, heads: Any, tensors: Mapping[str, Any], settings: Settings) -> Give:
         """Gates of a model that only tensors can be given to, once some are there."""
@@ -182,7 +195,9 @@ class Heads:
 
     def _store(self, folder: str | Path | None, cases: Sequence[Case], *choices: object) -> Store:
         """What earlier runs of the same recipe kept in a folder; without one, nothing is known and nothing kept."""
-        return Store() if folder is None else Store(Path(folder) / f"{recipe(self._subject, cases, *choices)}.jsonl")
+        if folder is None:
+            return Store()
+        return Store(Path(folder) / f"{recipe(self._subject, cases, self._gone, *choices)}.jsonl")
 
     def _weighted(self, catalogue: Catalogue, cases: Sequence[Case], store: Store) -> Any:
         def ask(question: Question, _: Sequence[Case]) -> Any:
