@@ -79,6 +79,7 @@ def layer_norm(run: Pairs, call: Pair) -> Any:
         return native(run, call)
     y, mean, s = torch.native_layer_norm(x.detach(), shape, weight, bias, eps)
     y_b, mean_b, s_b = torch.native_layer_norm(other, shape, weight, bias, eps)
+    mean, s, mean_b, s_b = (wide(each) for each in (mean, s, mean_b, s_b))
     scale, factor = _scales(s, s_b)
     seen = torch.add(wide(x.detach()), wide(other)).sub_(mean + mean_b).mul_(factor / scale / 2)
     return run.pair(CentredNorm.apply(x, y, seen, scale, weight, len(shape)), y_b)

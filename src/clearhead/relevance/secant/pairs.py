@@ -121,11 +121,18 @@ class Pairs:
         if result.requires_grad and result.shape == other.shape:
             self._others[result] = other
         elif result.shape != other.shape or not torch.equal(result, other):
-            if result.shape == other.shape and not result.is_floating_point() and not _floating(call.args):
+            if result.shape == other.shape and not result.is_floating_point() and not self._floating(call):
                 self._others[result] = other  # ids, and what is made of them
             else:
-                self.part(call, "detached" if result.is_floating_point() and _floating(call.args) else "selection")
+                self.part(call, "detached" if result.is_floating_point() and self._floating(call) else "selection")
         return result
+
+    def _floating(self, call: Call) -> bool:
+        """Is the call about vectors, with or without gradients, and not about ids?"""
+        known = picked(
+            call.args, lambda x: isinstance(x, Tensor) and x.is_floating_point() and self.other(x) is not None
+        )
+        return any(True for _ in known)
 
     def part(self, call: Call, cause: str) -> None:
         """Note that the two would go apart here: the baseline follows the input, which is not what it would do alone.
@@ -247,8 +254,3 @@ class Pairs:
         other = leaf.detach() if other is None else other.detach().clone()
         self.lookups.append(Lookup(leaf, name, indices, base=other))
         return self.pair(leaf.clone(), other.clone())
-
-
-def _floating(values: Sequence[Any]) -> bool:
-    """Is a float that depends on the input among the values?"""
-    return any(True for _ in picked(values))
