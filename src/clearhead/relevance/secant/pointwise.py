@@ -14,7 +14,7 @@ from clearhead.relevance.secant.linear import held, native
 from clearhead.relevance.secant.meter import unruled
 from clearhead.relevance.secant.numerics import Pointwise, Slope, bent, owned, quotient, wide
 from clearhead.relevance.secant.pairs import Pair, Pairs
-from clearhead.tape import dependent
+from clearhead.tape import dependent, mapped
 
 
 class Sloped(Function):
@@ -67,12 +67,20 @@ def general(make: Callable[..., Slope], **options: Any) -> Callable[[Pairs, Pair
 
 
 def _function(call: Pair) -> Pointwise:
-    """The call as a function of its one tensor."""
+    """The call as a function of its one tensor, in the precision of what it is given."""
 
     def f(value: Tensor) -> Tensor:
-        return call.changed(lambda _: value).native()  # type: ignore[no-any-return]
+        def change(x: Tensor) -> Tensor:
+            return value if dependent(x) else x.to(value.dtype)
+
+        args, kwargs = (mapped(each, change, where=_is_float) for each in (call.args, tuple(call.kwargs.values())))
+        return call.function(*args, **dict(zip(call.kwargs, kwargs, strict=True)))  # type: ignore[no-any-return]
 
     return f
+
+
+def _is_float(value: object) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
 
 
 def power(run: Pairs, call: Pair) -> Any:
