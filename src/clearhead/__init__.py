@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from clearhead.attentions import AttentionMaps
+    from clearhead.comparisons import Comparison
     from clearhead.config import Settings
     from clearhead.errors import ClearheadError
     from clearhead.generations import GenerationMap
@@ -36,6 +37,7 @@ _HOME = {
     "AttentionMaps": "clearhead.attentions",
     "AttentionVisualizer": "clearhead.visualizer",
     "ClearheadError": "clearhead.errors",
+    "Comparison": "clearhead.comparisons",
     "GenerationMap": "clearhead.generations",
     "HeadReport": "clearhead.headreports",
     "LedgerEntry": "clearhead.maps",
@@ -50,6 +52,7 @@ __all__ = [
     "AttentionMaps",
     "AttentionVisualizer",
     "ClearheadError",
+    "Comparison",
     "GenerationMap",
     "HeadReport",
     "LedgerEntry",

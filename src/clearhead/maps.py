@@ -238,7 +238,7 @@ class RelevanceMap:
 
     def to_dict(self) -> dict[str, Any]:
         """The map as plain data in the published schema; `from_dict` gives the same map back."""
-        units = [{**_described(u), "relevance": float(r)} for u, r in zip(self.units, self.relevance, strict=True)]
+        units = [{**described(u), "relevance": float(r)} for u, r in zip(self.units, self.relevance, strict=True)]
         return {
             "schema": SCHEMA,
             "method": self.method,
@@ -268,6 +268,8 @@ class RelevanceMap:
             raise UsageError(f"A map is a JSON object; found a {type(data).__name__}. Read a list of maps one by one.")
         if "rows" in data:
             raise UsageError("This is a generation, a map per produced token. It is read by GenerationMap.")
+        if "slots" in data:
+            raise UsageError("This is a comparison, a slot per unit of two inputs. It is read by Comparison.")
         if data.get("schema") != SCHEMA:
             raise UsageError(
                 f"This version reads schema {SCHEMA}; found {data.get('schema')!r}. Explain again to renew it."
@@ -281,7 +283,7 @@ class RelevanceMap:
             target=Target(**data["target"]),
             value=data["value"],
             base_value=data["base_value"],
-            units=tuple(_unit(u) for u in units),
+            units=tuple(unit_of(u) for u in units),
             relevance=relevance,
             ledger=tuple(LedgerEntry(**entry) for entry in data["ledger"]),
             texts=dict(data["texts"]),
@@ -359,13 +361,14 @@ def _visible(text: str, start: int, end: int) -> Span:
     return start + len(text) - len(text.lstrip()), end - len(text) + len(text.rstrip())
 
 
-def _described(unit: Unit) -> dict[str, Any]:
+def described(unit: Unit) -> dict[str, Any]:
     """A unit as plain data: offsets for a part of a text, a box for a part of an image."""
     left_out = ("start", "end", "word") if unit.box else ("box",)
     return {name: value for name, value in asdict(unit).items() if name not in left_out}
 
 
-def _unit(data: Mapping[str, Any]) -> Unit:
+def unit_of(data: Mapping[str, Any]) -> Unit:
+    """The unit that `described` made plain; raises TypeError for what is none."""
     box = data.get("box")
     if box is not None and (len(box) != 4 or len(_whole_numbers(box)) != 4):
         raise TypeError(f"a box is four whole numbers; found {box!r}")

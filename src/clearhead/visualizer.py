@@ -11,10 +11,11 @@ from typing import Any, Literal, overload
 from torch import nn
 from tqdm import tqdm
 
-from clearhead import batches, methods
+from clearhead import batches, comparing, methods
 from clearhead.attention.looking import look
 from clearhead.attentions import AttentionMaps
 from clearhead.checks import judged
+from clearhead.comparisons import Comparison
 from clearhead.config import Settings
 from clearhead.errors import ClearheadError, UsageError, choice
 from clearhead.generations import GenerationMap
@@ -202,6 +203,19 @@ class AttentionVisualizer:
         by_itself = replace(chosen, batch_size=1)  # so that no row waits for another
         for each in self._rows(self._question(inputs, wanted, chosen, units), by_itself):
             yield regroup(each)
+
+    def compare(
+        self, a: Input, b: Input, *, target: Score = None, by_position: bool = False, **asked: Any
+    ) -> Comparison:
+        """What changed between two inputs: `f(a) - f(b)`, exactly, shared over the units in which they differ.
+
+        Takes `target`, `contrast`, `position` (an index counts in a), `continuation`, `first_piece` and settings as
+        `explain` does; by default the target of the two that has the larger value. Texts are aligned on their tokens;
+        `by_position` pairs them by place. Raises UsageError, ModelError or NonFiniteError.
+        """
+        wanted, settings = comparing.parted(asked)
+        chosen, scalar = self._settings(settings), Wanted(target=target, **wanted)
+        return comparing.compare(self._subject, a, b, scalar, chosen, by_position=by_position)
 
     @overload
     def attention(self, inputs: list[Input], **wanted: Any) -> list[AttentionMaps]: ...

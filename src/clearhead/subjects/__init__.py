@@ -1,6 +1,7 @@
 """A model with its processor: loading, tasks, inputs to units, targets, questions."""
 
 from clearhead.subjects.baselines import COMPARING
+from clearhead.subjects.comparing import Compared
 from clearhead.subjects.joining import length, repeated, shape
 from clearhead.subjects.loading import Loaded, Pooling, check_pooling, load
 from clearhead.subjects.subject import Subject, kind
@@ -13,6 +14,7 @@ __all__ = [
     "SIMILARITY",
     "TASKS",
     "TENSORS",
+    "Compared",
     "Loaded",
     "Pooling",
     "Score",

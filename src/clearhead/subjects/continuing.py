@@ -31,7 +31,7 @@ def causal(setting: Setting, given: Any, wanted: Wanted) -> Posed:
         ask = tokens.token(last, setting.token_id(wanted, "target"), setting.against(wanted), name, place=last)
         return simple(read, Aim(ask=ask))
     if wanted.continuation is not None:
-        read, produced = _given(setting, prompt, wanted.continuation)
+        read, produced = followed(setting, prompt, wanted.continuation)
         stream = "continuation"
     else:
         read = _prompt(setting.text({"input": prompt}))
@@ -63,7 +63,7 @@ def _first(read: Encoded, count: int) -> Encoded:
     return replace(read, part=Pass(tensors=tensors), layout=layout)
 
 
-def _given(setting: Setting, prompt: str, continuation: str) -> tuple[Encoded, producing.Produced]:
+def followed(setting: Setting, prompt: str, continuation: str) -> tuple[Encoded, producing.Produced]:
     """The prompt alone and what is to follow, tokenized as one text so that no token is cut where they meet."""
     both = setting.text({"input": prompt + continuation})
     ids = both.part.tensors["input_ids"][0].tolist()
@@ -101,7 +101,7 @@ def _per_token(
             f"their log-probabilities; found {wanted.target!r}."
         )
     against = setting.against(wanted)
-    chosen = range(len(ids)) if wanted.position is None else [_produced_place(wanted.position, produced)]
+    chosen = range(len(ids)) if wanted.position is None else [produced_place(wanted.position, produced)]
     spelled = tokens.namer(setting.tokenizer)
 
     def aim(t: int) -> Aim:
@@ -113,7 +113,8 @@ def _per_token(
     return [aim(t) for t in chosen]
 
 
-def _produced_place(position: int | str, produced: producing.Produced) -> int:
+def produced_place(position: int | str, produced: producing.Produced) -> int:
+    """The number of a produced token by its text or index. Raises UsageError."""
     if isinstance(position, str):
         found = [t for t, piece in enumerate(produced.pieces) if position in (piece, piece.strip())]
         if len(found) != 1:
@@ -131,7 +132,7 @@ def translation(setting: Setting, given: Any, wanted: Wanted) -> Posed:
     source = setting.text({"encoder": single(given, "encoder-decoder")})
     count = len(source.units)
     if wanted.continuation is not None:
-        start, new = _labels(setting, wanted.continuation)
+        start, new = labelled(setting, wanted.continuation)
     else:
         most = wanted.generate or producing.usual_length(setting.model, setting.limit)
         producing.check_room(setting.limit, 0, most)
@@ -161,7 +162,7 @@ def translation(setting: Setting, given: Any, wanted: Wanted) -> Posed:
     return _produced(read, wanted, _per_token(setting, wanted, produced, before=0, seen=count + 1))
 
 
-def _labels(setting: Setting, text: str) -> tuple[int, list[int]]:
+def labelled(setting: Setting, text: str) -> tuple[int, list[int]]:
     """The start of the decoder, and the ids of a given text as the model is trained to produce them."""
     if not text.strip():
         raise UsageError("A continuation needs at least one visible character; found none.")

@@ -18,7 +18,9 @@ from clearhead.errors import UsageError
 from clearhead.maps import Recipe
 from clearhead.question import Aim, Item, Pass, Question
 from clearhead.subjects import images, joining, positions, targets
+from clearhead.subjects.aligning import check_tensors
 from clearhead.subjects.baselines import COMPARING, baselines
+from clearhead.subjects.comparing import Compared, compared
 from clearhead.subjects.loading import Loaded
 from clearhead.subjects.posing import POSES, masked
 from clearhead.subjects.setting import Setting
@@ -96,6 +98,24 @@ class Subject:
             items.append(Item(layouts=(layout,), aims=(aim,)))
         posed = self._question((part,), tuple(items), settings, TENSORS)
         return _compared(posed, self._setting(None, settings), settings, wanted)
+
+    def compared(self, a: Any, b: Any, wanted: Wanted, settings: Settings, *, by_position: bool = False) -> Compared:
+        """The question of what changed between two inputs of one kind. Raises UsageError."""
+        tensors = isinstance(a, Mapping)
+        recipe = settings.as_dict()
+
+        def pose(one: Any, asked: Wanted) -> Question:
+            posed = self.question(one, asked, replace(settings, method="lrp"))
+            if len(posed.items) > 1:
+                raise UsageError(f"One input is compared with one other; these tensors hold {len(posed.items)}.")
+            return replace(posed, recipe=replace(posed.recipe, settings=recipe))
+
+        if tensors:
+            (layout,) = pose(a, wanted).items[0].layouts
+            check_tensors(a, b, layout.spans[0].ids)
+        setting = self._setting(None if tensors else self._loaded.processor, settings)
+        task = TENSORS if tensors else self.task
+        return compared(pose, setting, (a, b), wanted, task=task, by_position=by_position)
 
     def joined(self, questions: Sequence[Question]) -> Question:
         """One question about the items of all of them."""

@@ -159,21 +159,41 @@ def answer(wanted: str | None, units: Sequence[Unit], texts: Mapping[str, str]) 
     chosen = wanted or "both"
     if chosen not in ("start", "end", "both"):
         raise choice("target", wanted, ("start", "end", "both"))
-    inside = [i for i, unit in enumerate(units) if unit.stream == "context" and not unit.special]
 
     def ask(outputs: list[Any], row: int) -> tuple[Target, Tensor]:
-        starts, ends = (_field(outputs[0], name) for name in ("start_logits", "end_logits"))
-        if not isinstance(starts, Tensor) or not isinstance(ends, Tensor):
-            raise ModelError(
-                f"An answer needs a model that gives start_logits and end_logits; this one gives "
-                f"{type(outputs[0]).__name__}. Choose another task with task=..."
-            )
-        first, last = _best(starts[row].detach(), ends[row].detach(), inside)
-        parts = {"start": [starts[row, first]], "end": [ends[row, last]], "both": [starts[row, first], ends[row, last]]}
+        first, last = best_answer(outputs, row, units)
         label = texts["context"][units[first].start : units[last].end]
-        return Target(kind=chosen, label=label, position=last if chosen == "end" else first), sum_of(parts[chosen])
+        return answer_at(chosen, first, last, label)(outputs, row)
 
     return ask
+
+
+def answer_at(kind: str, first: int, last: int, label: str) -> Ask:
+    """The logit of the first token of one answer, of its last one, or the sum of `both`."""
+
+    def ask(outputs: list[Any], row: int) -> tuple[Target, Tensor]:
+        starts, ends = _ends(outputs)
+        parts = {"start": [starts[row, first]], "end": [ends[row, last]], "both": [starts[row, first], ends[row, last]]}
+        return Target(kind=kind, label=label, position=last if kind == "end" else first), sum_of(parts[kind])
+
+    return ask
+
+
+def best_answer(outputs: list[Any], row: int, units: Sequence[Unit]) -> tuple[int, int]:
+    """The places of the first and last token of the best answer. Raises ModelError."""
+    starts, ends = _ends(outputs)
+    inside = [i for i, unit in enumerate(units) if unit.stream == "context" and not unit.special]
+    return _best(starts[row].detach(), ends[row].detach(), inside)
+
+
+def _ends(outputs: list[Any]) -> tuple[Tensor, Tensor]:
+    starts, ends = (_field(outputs[0], name) for name in ("start_logits", "end_logits"))
+    if not isinstance(starts, Tensor) or not isinstance(ends, Tensor):
+        raise ModelError(
+            f"An answer needs a model that gives start_logits and end_logits; this one gives "
+            f"{type(outputs[0]).__name__}. Choose another task with task=..."
+        )
+    return starts, ends
 
 
 def _best(starts: Tensor, ends: Tensor, inside: Sequence[int]) -> tuple[int, int]:
