@@ -9,8 +9,8 @@ import typer
 
 from clearhead.cli import flags
 from clearhead.cli.command import command
-from clearhead.cli.explaining import explained, judged, load, looked
-from clearhead.cli.inputs import inputs_of
+from clearhead.cli.explaining import compared, explained, judged, load, looked
+from clearhead.cli.inputs import both_of, inputs_of
 from clearhead.cli.output import check_out, deliver, judge
 from clearhead.config import Settings, meanings
 from clearhead.errors import UsageError
@@ -69,6 +69,40 @@ def explain(
     maps = deliver(explained(visualizer, inputs, asked, rows=json), as_json=json, out=out)
     if check:
         judge(maps, chosen.threshold)
+
+
+@command
+def compare(
+    *,
+    model: flags.Model,
+    text: flags.Text = None,
+    other: flags.Other = None,
+    text_pair: flags.TextPair = None,
+    other_pair: flags.OtherPair = None,
+    image: flags.Image = None,
+    other_image: flags.OtherImage = None,
+    by_position: flags.ByPosition = False,
+    task: flags.Task = None,
+    pooling: flags.Pooling = None,
+    target: flags.Target = None,
+    contrast: flags.Contrast = None,
+    position: flags.Position = None,
+    continuation: flags.Whole = None,
+    first_piece: flags.FirstPiece = False,
+    config: flags.ConfigFile = None,
+    trust_remote_code: flags.Remote = False,
+    json: flags.Json = False,
+    out: flags.Out = None,
+) -> None:
+    """Say what changed: two inputs side by side, and what each difference adds to that of the prediction."""
+    if json and out:
+        raise UsageError("`--json` prints and `--out` writes a file: give one of them. `--out map.json` writes JSON.")
+    both = both_of((text, text_pair, image), (other, other_pair, other_image))
+    check_out(out, 1)
+    visualizer = load(model, {"task": task, "pooling": pooling, "trust_remote_code": trust_remote_code})
+    wanted = {"target": target, "contrast": contrast, "position": flags.number(position), "continuation": continuation}
+    chosen = {"first_piece": first_piece or None, "by_position": by_position or None, "config": config}
+    deliver(compared(visualizer, both, flags.given({**wanted, **chosen})), as_json=json, out=out)
 
 
 @command

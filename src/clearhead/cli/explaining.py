@@ -75,6 +75,13 @@ def looked(visualizer: AttentionVisualizer, one: Any, asked: Mapping[str, Any]) 
     yield found
 
 
+def compared(visualizer: AttentionVisualizer, both: tuple[Any, Any], asked: Mapping[str, Any]) -> Iterator[Any]:
+    """What changed between two inputs."""
+    with quiet(), status("comparing"):
+        found = visualizer.compare(*both, **asked)
+    yield found
+
+
 def judged(
     visualizer: AttentionVisualizer, data: Path, asked: Mapping[str, Any], *, prune: bool, resume: Path | None
 ) -> Iterator[Any]:

@@ -46,6 +46,13 @@ Baseline = Annotated[
         "tokens or the file of an image; given more than once, the mean over all.",
     ),
 ]
+Other = Annotated[
+    str | None, typer.Option(metavar="TEXT|FILE", help="The other text, or the other image where no text is given.")
+]
+OtherPair = Annotated[str | None, typer.Option(help="The other second text; by default the same as --text-pair.")]
+OtherImage = Annotated[Path | None, typer.Option(metavar="FILE", help="The other image, beside a text.")]
+ByPosition = Annotated[bool, typer.Option("--by-position", help="Pair tokens by place instead of aligning them.")]
+Whole = Annotated[str | None, typer.Option(help="Compare how probable this text is behind both inputs.")]
 Units = Annotated[str | None, typer.Option(metavar=UNITS, help="What relevance is summed over.")]
 Check = Annotated[bool, typer.Option("--check", help="Exit with 1 if a map does not conserve within the threshold.")]
 Remote = Annotated[bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")]

@@ -21,6 +21,29 @@ def inputs_of(text: str | None, pair: str | None, image: Path | None, *, lines: 
     return [(image, each) for each in texts] if image is not None else texts
 
 
+def both_of(
+    given: tuple[str | None, str | None, Path | None], others: tuple[str | None, str | None, Path | None]
+) -> tuple[Any, Any]:
+    """The two inputs to compare: text, second text and image of each; what the other has none of is the same."""
+    (text, pair, image), (other, other_pair, other_image) = given, others
+    if text is None and image is not None and other is not None and other_image is None:
+        other, other_image = None, Path(other)
+    if other is None and other_pair is None and other_image is None:
+        raise UsageError("A comparison needs something that differs: give `--other`, a text or the file of an image.")
+    for name, beside, mine, theirs in (
+        ("--other", "--text", text, other),
+        ("--other-pair", "--text-pair", pair, other_pair),
+        ("--other-image", "--image", image, other_image),
+    ):
+        if theirs is not None and mine is None:
+            raise UsageError(f"`{name}` stands beside `{beside}`, which was not given. Give both, or neither.")
+    (mine,) = inputs_of(text, pair, image, lines=False)
+    if "-" in (other, other_pair):
+        raise UsageError("The other input is given as words: standard input can be the first one only.")
+    (theirs,) = inputs_of(other or text, other_pair or pair, other_image or image, lines=False)
+    return mine, theirs
+
+
 def _texts(text: str, pair: str | None, *, lines: bool) -> list[Any]:
     if lines and text != "-":
         raise UsageError("`--lines` says how standard input is read: give `--text -` with it.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
+from clearhead.render.changes import Changes, changes
 from clearhead.render.generation import Generation, generation
 from clearhead.render.headsheet import Sheet, sheet
 from clearhead.render.looks import Looks, looks
@@ -12,21 +13,25 @@ from clearhead.render.scene import Scene, scene
 
 if TYPE_CHECKING:
     from clearhead.attentions import AttentionMaps
+    from clearhead.comparisons import Comparison
     from clearhead.generations import GenerationMap
     from clearhead.headreports import HeadReport
     from clearhead.maps import RelevanceMap
 
-    Item: TypeAlias = RelevanceMap | GenerationMap | AttentionMaps | HeadReport
+    Item: TypeAlias = RelevanceMap | GenerationMap | AttentionMaps | HeadReport | Comparison
 
-Drawing: TypeAlias = "Scene | Generation | Looks | Sheet"
+Drawing: TypeAlias = "Scene | Generation | Looks | Sheet | Changes"
 
 
 def drawing(found: Item) -> Drawing:
-    """The scene of a map, of a generation, of attention or of a report on heads."""
+    """The scene of a map, of a generation, of attention, of a report on heads or of a comparison."""
     from clearhead.attentions import AttentionMaps
+    from clearhead.comparisons import Comparison
     from clearhead.generations import GenerationMap
     from clearhead.headreports import HeadReport
 
+    if isinstance(found, Comparison):
+        return changes(found)
     if isinstance(found, HeadReport):
         return sheet(found)
     if isinstance(found, AttentionMaps):

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from clearhead.render import colours
 from clearhead.render.books import Books, Step
+from clearhead.render.changes import Changes
 from clearhead.render.drawings import drawing as drawing_of
 from clearhead.render.figure_parts import BAR, LOOK, THIN, bar, prepare, row, title, typeset, write, writing
 from clearhead.render.headsheet import Sheet
@@ -47,7 +48,7 @@ def figure(found: Item) -> tuple[Figure, list[Axes]]:
     """A figure of a map: for each stream its picture, if it has one, and bars for its largest units; last, the books.
 
     Of a generation, the matrix and the sums of its rows; of attention, its heads; of a report on heads, their
-    importance.
+    importance; of a comparison, both inputs and what differs.
     """
     drawing = drawing_of(found)
     if not isinstance(drawing, Scene):
@@ -81,12 +82,14 @@ def figure(found: Item) -> tuple[Figure, list[Axes]]:
     return made, axes
 
 
-def _other(drawing: Generation | Looks | Sheet) -> tuple[Figure, list[Axes]]:
+def _other(drawing: Generation | Looks | Sheet | Changes) -> tuple[Figure, list[Axes]]:
     """The figure of what is no map."""
-    from clearhead.render import figure_headsheet, figure_looks, figure_matrix
+    from clearhead.render import figure_changes, figure_headsheet, figure_looks, figure_matrix
 
     if isinstance(drawing, Looks):
         return figure_looks.figure(drawing)
+    if isinstance(drawing, Changes):
+        return figure_changes.figure(drawing)
     if isinstance(drawing, Sheet):
         return figure_headsheet.figure(drawing)
     return figure_matrix.figure(drawing)

@@ -38,14 +38,29 @@ def pair_by_pair(made: Figure, grid: GridSpec, drawing: Scene, streams: Sequence
     return axes
 
 
-def _seen(axes: Axes, drawing: Scene, stream: Stream) -> None:
-    picture = _framed(axes, stream)
+def plain(axes: Axes, stream: Stream, picture: Picture) -> None:
+    """A picture as the model saw it, in the frame of a stream."""
+    _framed(axes, stream)
     if picture.address:
         axes.imshow(np.asarray(opened(picture)), extent=_whole(picture), interpolation=_sampling(picture))
+
+
+def _seen(axes: Axes, drawing: Scene, stream: Stream) -> None:
+    picture = stream.picture
+    assert picture is not None  # noqa: S101 - only streams with pictures come here
+    plain(axes, stream, picture)
     title(axes, f"{shortened(stream.name, 24)}, as the model saw it" if picture.address else "no picture")
 
 
 def _heat(axes: Axes, drawing: Scene, stream: Stream) -> None:
+    heat(axes, stream)
+    end = typeset(drawing.digits.amount(drawing.largest.value * stream.reach).unsigned.shown)
+    beyond = " and beyond" if stream.beyond else ""
+    colour = "clear at 0" if drawing.positive else "blue for, orange against" if drawing.books else _SIGNS
+    title(axes, f"{colour}; full colour at {end}{beyond}")
+
+
+def heat(axes: Axes, stream: Stream) -> None:
     """The grey picture, relevance over it, and the largest parts with their rank."""
     picture = _framed(axes, stream)
     if picture.address:
@@ -61,10 +76,6 @@ def _heat(axes: Axes, drawing: Scene, stream: Stream) -> None:
     for token in stream.parts:
         if token.rank and token.cell:
             _ranked(axes, token.rank, token.cell, numbered=picture.columns <= NUMBERED, framed=not stream.smooth)
-    end = typeset(drawing.digits.amount(drawing.largest.value * stream.reach).unsigned.shown)
-    beyond = " and beyond" if stream.beyond else ""
-    colour = "clear at 0" if drawing.positive else "blue for, orange against" if drawing.books else _SIGNS
-    title(axes, f"{colour}; full colour at {end}{beyond}")
 
 
 def _whole(picture: Picture) -> tuple[float, float, float, float]:

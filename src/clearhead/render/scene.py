@@ -232,7 +232,7 @@ def _streams(
         members[unit.stream].append((unit, float(amount)))
     made = []
     for (name, held), total in zip(members.items(), totals, strict=True):
-        tokens = _tokens(held, digits, largest)
+        tokens = units_as_tokens(held, digits, largest)
         stream = Stream(name=visible(name), tokens=tuple(tokens), total=total, measure=measure(found))
         if name in found.pictures or any(unit.box for unit, _ in held):
             stream = _pictured(found, name, stream)
@@ -240,7 +240,7 @@ def _streams(
     return tuple(made)
 
 
-def _tokens(held: Sequence[tuple[Unit, float]], digits: Digits, largest: float) -> list[Token]:
+def units_as_tokens(held: Sequence[tuple[Unit, float]], digits: Digits, largest: float) -> list[Token]:
     """The units of a stream as tokens, in the order in which they stand."""
     labels = [token(unit.text) for unit, _ in held]
     counts = Counter(labels)

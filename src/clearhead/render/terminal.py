@@ -14,11 +14,12 @@ from rich.text import Text
 from clearhead.render import colours
 from clearhead.render.agreement import CrossCheck
 from clearhead.render.books import Books, Cause, Leak
+from clearhead.render.changes import Changes
 from clearhead.render.drawings import drawing as drawing_of
 from clearhead.render.headsheet import Sheet
 from clearhead.render.looks import Looks
 from clearhead.render.scene import Scene, Stream, Token
-from clearhead.render.terminal_pen import BLOCKS, BOLD, FAULT, QUIET, RULE, RULE_ASCII, Pen
+from clearhead.render.terminal_pen import BOLD, FAULT, QUIET, Pen
 from clearhead.render.verdicts import Verdict
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ NARROWEST = 36  # columns a stream needs to stand beside another
 
 def show(maps: Sequence[Item], console: Console | None = None) -> None:
     """Print maps one below the other; works in any width from 60 columns, without colour, and into a pipe."""
-    from clearhead.render import terminal_headsheet, terminal_looks, terminal_matrix
+    from clearhead.render import terminal_changes, terminal_headsheet, terminal_looks, terminal_matrix
 
     chosen = console or Console(highlight=False)
     pen = Pen.of(chosen)
@@ -51,6 +52,8 @@ def show(maps: Sequence[Item], console: Console | None = None) -> None:
             parts = _Map(pen).drawn(drawing)
         elif isinstance(drawing, Looks):
             parts = terminal_looks.drawn(pen, drawing)
+        elif isinstance(drawing, Changes):
+            parts = terminal_changes.drawn(pen, drawing)
         elif isinstance(drawing, Sheet):
             parts = terminal_headsheet.drawn(pen, drawing)
         else:
@@ -212,8 +215,7 @@ class _Map:
                 table.add_row(self._where(leak, "    most in "), leak.amount.shown, style=QUIET)
 
     def _table(self) -> Table:
-        rule = RULE if self.marks is BLOCKS else RULE_ASCII
-        table = Table(box=rule, show_header=False, show_edge=False, pad_edge=False, padding=0)
+        table = Table(box=self.pen.rule, show_header=False, show_edge=False, pad_edge=False, padding=0)
         table.add_column(min_width=min(BOOKS, self._room), no_wrap=True, overflow="crop")
         table.add_column(justify="right", no_wrap=True)
         return table

@@ -39,12 +39,14 @@ class Marks:
     cut: str
     good: str
     half: str  # the upper half of a cell
+    arrow: str
+    nothing: str
 
 
-BLOCKS = Marks(full="▄", left="▗", right="▖", axis="│", dot=" · ", cut="…", good="✓", half="▀")
+BLOCKS = Marks(full="▄", left="▗", right="▖", axis="│", dot=" · ", cut="…", good="✓", half="▀", arrow="→", nothing="·")
 RULE = box.Box("    \n    \n    \n    \n ── \n    \n    \n    \n")  # a line above the total and nothing else
 RULE_ASCII = box.Box("    \n    \n    \n    \n -- \n    \n    \n    \n", ascii=True)
-ASCII = Marks(full="#", left="", right="", axis="|", dot=" | ", cut="~", good="ok:", half="")
+ASCII = Marks(full="#", left="", right="", axis="|", dot=" | ", cut="~", good="ok:", half="", arrow="->", nothing=".")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +96,11 @@ class Pen:
         """Whether a cross-check agrees: a disk in its colour, or a sign where there are no such characters."""
         mark = MARKS[state] if self.encoding == "utf-8" else DISKS_ASCII[state]
         return Text(mark, Style(color=colours.calm(state, dark=self.dark), bold=True))
+
+    @property
+    def rule(self) -> box.Box:
+        """A line above the total of a table."""
+        return RULE if self.marks is BLOCKS else RULE_ASCII
 
     @property
     def ground(self) -> str:

@@ -43,6 +43,21 @@ def lines(pen: Pen, stream: Stream, width: int) -> list[Text]:
     return [*(Text(" " * GAP).join(pair) for pair in zip(plain, heat, strict=True)), *said]
 
 
+def three(pen: Pen, stream: Stream, other: Picture | None, width: int) -> list[Text]:
+    """Two pictures of one size side by side, and beside them where the shares lie over the first."""
+    picture = stream.picture
+    if picture is None or not stream.parts:
+        return []
+    if not pen.painted or not picture.address or other is None or not other.address:
+        return lines(pen, stream, width)
+    columns, rows = _size(picture, raster(stream), (width - 2 * GAP) // 3)
+    drawn = [_half_blocks(pen, _scaled(opened(each), columns, rows)) for each in (picture, other)]
+    names = Text((" " * GAP).join(name.ljust(columns) for name in ("A", "B", "shares over A")).rstrip(), QUIET)
+    heat = _half_blocks(pen, _heat(pen, stream, columns, rows))
+    beside = [Text(" " * GAP).join(parts) for parts in zip(*drawn, heat, strict=True)]
+    return [names, *beside, pen.text(where(stream), QUIET)]
+
+
 def _size(picture: Picture, dots: NDArray[np.float64], room: int) -> tuple[int, int]:
     """Dots across and down: a whole number for each cell where they fit, else as many as fit."""
     most = min(room, WIDEST, max(1, 2 * TALLEST * picture.width // picture.height))

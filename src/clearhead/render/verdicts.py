@@ -20,7 +20,7 @@ WHOLE = 1e-3  # how far from 1 the sum of shares may be
 State = Literal["conserves", "booked", "open", "unclaimed"]
 Measure = Literal["relevance", "shares", "scores"]
 
-_WORDS: dict[State, str] = {
+WORDS: dict[State, str] = {
     "conserves": "The books balance",
     "booked": "The books balance only with what leaked",
     "open": "The books do not balance",
@@ -86,7 +86,7 @@ def verdict(found: RelevanceMap) -> Verdict:
     state: State = "conserves" if passes else "booked" if balanced else "open"
     return Verdict(
         state=state,
-        words=_WORDS[state],
+        words=WORDS[state],
         reason=_REASONS[state],
         passes=passes,
         threshold=f"{threshold:g}",
