@@ -75,7 +75,9 @@ def _of_item(source: Source, row: int, batch: int) -> Tensor | None:
         return source.relevance
     if not source.value.dim() or source.value.shape[0] != batch:
         return None
-    return replace(source, value=source.value[row : row + 1], gradient=source.gradient[row : row + 1]).relevance
+    own = slice(row, row + 1)
+    base = None if source.base is None else source.base[own]
+    return replace(source, value=source.value[own], gradient=source.gradient[own], base=base).relevance
 
 
 def _stray(found: Collected, source: Source, relevance: Tensor | None) -> None:
