@@ -12,6 +12,8 @@ import pytest
 
 from clearhead.render import fragment, save
 from render.attention_examples import ATTENTIONS, short
+from render.comparison_examples import COMPARISONS, edited
+from render.comparison_examples import looked as looked_at_twice
 from render.drawn_examples import GENERATIONS, PICTURES, captioned, continuation, digit, patches, pixels, translation
 from render.examples import ALL, leaking, pair, review
 from render.report_examples import REPORTS, classifier, many
@@ -27,7 +29,7 @@ ARGUMENTS = (
 SCHEMES = ["light", "dark"]
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 
-DRAWN = {**PICTURES, **GENERATIONS, **MAPS, **ROWS, **ATTENTIONS, **REPORTS}
+DRAWN = {**PICTURES, **GENERATIONS, **MAPS, **ROWS, **ATTENTIONS, **REPORTS, **COMPARISONS}
 EVERYTHING = {**ALL, **DRAWN}
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: sudo apt-get install chromium")
@@ -389,3 +391,43 @@ def test_what_sticks_out_would_be_found(opened):
     tab.evaluate("document.querySelector('.model').style.width = '400px'")
     inner, outer = width(tab)
     assert inner > outer
+
+
+# ---- comparisons ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("viewport", [PHONE, DESK], ids=["phone", "desk"])
+def test_what_shares_a_slot_stands_in_one_column_and_rows_are_level(opened, viewport):
+    tab = opened([edited()], viewport=viewport, java_script_enabled=False)
+    tops = {"a": set(), "b": set()}
+    for slot in tab.locator(".slots > .slot").all():
+        a, b = (slot.locator(f".{side}").bounding_box() for side in "ab")
+        assert a["x"] == pytest.approx(b["x"], abs=0.5)
+        assert a["width"] == pytest.approx(b["width"], abs=0.5)
+        assert b["y"] >= a["y"] + a["height"] - 1
+        tops["a"].add(round(a["y"]))
+        tops["b"].add(round(b["y"]))
+    lines = len(tops["a"])
+    assert lines == len(tops["b"])
+    assert (lines > 1) == (viewport is PHONE)
+
+
+def test_what_was_removed_and_inserted_differs_by_more_than_colour(opened):
+    tab = opened([edited()])
+
+    def decoration(selector):
+        return tab.evaluate(f"getComputedStyle(document.querySelector('{selector}')).textDecorationLine")
+
+    assert decoration(".slots del") == "line-through"
+    assert decoration(".slots ins") == "underline"
+    assert decoration(".slots .replaced .token") == "none"
+    assert tab.locator(".slots .none").count() == 4
+
+
+def test_two_pictures_and_their_shares_stand_side_by_side(opened):
+    tab = opened([looked_at_twice()])
+    boxes = [each.bounding_box() for each in tab.locator(".pictures.three > figure > *:first-child").all()]
+    assert len(boxes) == 3
+    assert all(first["x"] + first["width"] < second["x"] for first, second in pairwise(boxes))
+    assert len({round(box["y"]) for box in boxes}) == 1
+    assert len({round(box["width"]) for box in boxes}) == 1

@@ -26,8 +26,8 @@ def both_of(
 ) -> tuple[Any, Any]:
     """The two inputs to compare: text, second text and image of each; what the other has none of is the same."""
     (text, pair, image), (other, other_pair, other_image) = given, others
-    if text is None and image is not None and other is not None and other_image is None:
-        other, other_image = None, Path(other)
+    if other is not None and text is None and image is not None and other_image is None:
+        other_image, other = Path(other), None
     if other is None and other_pair is None and other_image is None:
         raise UsageError("A comparison needs something that differs: give `--other`, a text or the file of an image.")
     for name, beside, mine, theirs in (

@@ -194,11 +194,10 @@ def _pairs(mine: _Side, theirs: _Side, options: Options, first: int) -> list[Pai
     found: list[Pair] = []
     for stream in dict.fromkeys(unit.stream for unit in mine.units):
         own, other = mine.places(stream), theirs.places(stream)
-        a, b = [mine.ids[n] for n in own], [theirs.ids[n] for n in other]
         if stream in PRODUCED:
-            _check_produced(stream, a, b)
             found += [Pair(m, n) for m, n in zip(own, other, strict=True)]
             continue
+        a, b = [mine.ids[n] for n in own], [theirs.ids[n] for n in other]
         asked = [(own.index(m - first), other.index(n - first)) for m, n in options.meeting if m - first in own]
         meeting = _with_special(mine, theirs, stream, asked)
         made = [Pair(*pair) for pair in slots(a, b, meeting, by_position=options.by_position)]
@@ -266,14 +265,6 @@ def _check_shapes(part: Pass, other: Pass) -> None:
                 f"Both inputs have one size as the model sees them; `{name}` is {mine} of the first and {theirs} of "
                 "the second. Cut or scale one to the size of the other."
             )
-
-
-def _check_produced(stream: str, a: Sequence[int], b: Sequence[int]) -> None:
-    if list(a) != list(b):
-        raise UsageError(
-            f"What follows is the same behind both inputs; the tokenizer cuts the {stream} in two ways. Let the "
-            "continuation begin where a word does."
-        )
 
 
 def _check_shared(stream: str, mine: _Side, theirs: _Side, found: Sequence[Pair]) -> None:

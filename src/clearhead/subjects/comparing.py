@@ -49,7 +49,7 @@ def compared(
     wanted, notes = _with_text(pose, given, wanted, task)
     stub = replace(wanted, position=0) if wanted.position is not None and task in _BY_TOKEN else wanted
     posed = [_posed(pose, one, stub, side) for one, side in zip(given, SIDES, strict=True)]
-    produced = _produced(setting, given[0], wanted, task)
+    produced = _produced(setting, given, wanted, task)
     found = _Sides(setting, posed, wanted, task, produced, by_position=by_position).compared()
     return replace(found, notes=(*notes, *found.notes))
 
@@ -70,7 +70,7 @@ def _with_text(pose: Pose, given: tuple[Any, Any], wanted: Wanted, task: str) ->
     Where none is given, that of the two which the model writes which it finds more probable behind its own input.
     """
     writes = task == "encoder-decoder" or (task == "causal-lm" and wanted.continuation is not None)
-    if not writes or callable(wanted.target):
+    if not writes:
         return wanted, ()
     whole = wanted if wanted.position is not None else replace(wanted, target=wanted.target or "sequence")
     if wanted.continuation is not None:
@@ -95,13 +95,20 @@ def _value(question: Question) -> float:
         return float(question.items[0].aims[0].ask(_outputs(question), 0)[1])
 
 
-def _produced(setting: Setting, first: Any, wanted: Wanted, task: str) -> Produced | None:
-    """The tokens of the text that is written behind both inputs."""
+def _produced(setting: Setting, given: tuple[Any, Any], wanted: Wanted, task: str) -> Produced | None:
+    """The tokens of the text that is written behind both inputs. Raises UsageError if they are not the same."""
     if wanted.continuation is None:
         return None
-    if task == "causal-lm":
-        return continuing.followed(setting, first, wanted.continuation)[1]
-    return producing.spelled(setting.tokenizer, continuing.labelled(setting, wanted.continuation)[1])
+    if task == "encoder-decoder":
+        return producing.spelled(setting.tokenizer, continuing.labelled(setting, wanted.continuation)[1])
+    mine, theirs = (continuing.followed(setting, one, wanted.continuation)[1] for one in given)
+    if mine.ids != theirs.ids:
+        raise UsageError(
+            f"What follows is the same behind both inputs; the tokenizer cuts the continuation into "
+            f"{list(mine.pieces)} behind the first and {list(theirs.pieces)} behind the second. Let it begin where a "
+            "word does."
+        )
+    return mine
 
 
 # ---- both sides ----------------------------------------------------------------------------------------------------
