@@ -199,6 +199,23 @@ def test_a_bias_of_the_scores_that_depends_on_the_input():
             close(first.relevance, second.relevance, scale=float(second.relevance.abs().max()))
 
 
+def test_what_is_overwritten_afterwards_is_kept_as_it_was():
+    """Of both runs: scores are made again on the way back."""
+    xs, bs = qkv("plain", torch.float64)
+
+    def f(*given):
+        copies = [t * 1.0 for t in given]
+        o = F.scaled_dot_product_attention(*copies)
+        for t in copies:
+            t.mul_(0.0).add_(1.0)
+        return o * sum(t.sum() for t in copies)
+
+    size = sum(t.numel() for t in xs)
+    one, two = (difference_of(weighted(g), xs, bs) for g in (f, lambda *t: written_out(*t) * size))
+    for first, second in zip(one.sources, two.sources, strict=True):
+        close(first.gradient, second.gradient)
+
+
 def test_dropout_is_left_out():
     xs, bs = qkv("plain", torch.float64)
     p = difference(weighted(lambda *t: F.scaled_dot_product_attention(*t, dropout_p=0.5)), xs, bs, SECANT)

@@ -105,6 +105,16 @@ def test_several_axes_at_once(affine):
     close(R, torch.from_numpy(m[0]).reshape(3, 2, 4) * (x - b))
 
 
+def test_rms_norm_over_several_axes():
+    x, b = pair(3, 2, 4)
+    gain = inputs(2, 4, seed=3)
+    R = shares(weighted(lambda t: F.rms_norm(t, (2, 4), gain, 1e-5)), x, b)
+    leaf = slow.leaf(array(x).reshape(3, 8), array(b).reshape(3, 8))
+    y = slow.norm(leaf, array(gain).ravel(), eps=1e-5, centred=False)
+    m = slow.multipliers(y, array(inputs(3, 2, 4, seed=77)).reshape(3, 8), leaf)[0]
+    close(R, torch.from_numpy(m).reshape(3, 2, 4) * (x - b))
+
+
 def test_rms_norm_with_the_epsilon_of_its_type():
     x, b = pair(3, D)
     R = shares(weighted(lambda t: F.rms_norm(t, (D,))), x, b)
