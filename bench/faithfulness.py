@@ -30,21 +30,30 @@ from clearhead.relevance.secant.sources import looked_up
 from clearhead.subjects import Wanted
 
 POINTS, STEPS = 11, (1, 2, 4, 20)
+TEXT, PICTURE = ("mask", "zero", "pad", "mean"), ("mean", "zero", "blur")  # baselines
 SETTINGS = Settings(method="secant")
+Key = tuple[str, str]  # the baseline and the method
+Removed = Callable[[Sequence[Sequence[int]]], NDArray[np.float64]]  # from units that are gone to what is explained
 Scalar = Callable[[Tensor], Tensor]  # from inputs [batch, ...] to what is explained [batch]
 Shared = Callable[[Tensor], NDArray[np.float64]]  # from the relevance of every entry [1, ...] to that of units
 
 
-def area(order: Sequence[int], removed: Callable[[Sequence[Sequence[int]]], NDArray[np.float64]]) -> float:
-    """The area under the explained logit as the first units of an order go, over the share that is gone."""
-    counts = np.linspace(0, len(order), POINTS).round().astype(int)
-    return float(np.trapezoid(removed([order[:count] for count in counts]), dx=1 / (POINTS - 1)))
+def spreads(found: dict[Key, NDArray[np.float64]], removed: Removed) -> dict[Key, float]:
+    """Of each method dA: the area under the curve with the least relevant units first, less the other."""
+    paths = {key: (_path(-relevance), _path(relevance)) for key, relevance in found.items()}
+    sets = list(dict.fromkeys(gone for most_and_least in paths.values() for path in most_and_least for gone in path))
+    value = dict(zip(sets, removed([sorted(gone) for gone in sets]), strict=True))
+
+    def area(path: list[frozenset[int]]) -> float:
+        return float(np.trapezoid([value[gone] for gone in path], dx=1 / (POINTS - 1)))
+
+    return {key: area(least) - area(most) for key, (most, least) in paths.items()}
 
 
-def spread(relevance: NDArray[np.float64], removed: Callable[[Sequence[Sequence[int]]], NDArray[np.float64]]) -> float:
-    """The area with the least relevant first, less that with the most relevant first: dA."""
-    order = np.argsort(-relevance, kind="stable").tolist()
-    return area(order[::-1], removed) - area(order, removed)
+def _path(scores: NDArray[np.float64]) -> list[frozenset[int]]:
+    """What is gone at each step, the smallest scores first."""
+    order = np.argsort(scores, kind="stable").tolist()
+    return [frozenset(order[:count]) for count in np.linspace(0, len(order), POINTS).round().astype(int)]
 
 
 def compared(x: Tensor, baseline: Tensor, scalar: Scalar, units: Shared) -> dict[str, NDArray[np.float64]]:
@@ -59,7 +68,7 @@ def compared(x: Tensor, baseline: Tensor, scalar: Scalar, units: Shared) -> dict
     return rows
 
 
-def table(what: str, found: dict[tuple[str, str], list[float]]) -> None:
+def table(what: str, found: dict[Key, list[float]]) -> None:
     """Print the mean of each row and baseline, and its ratio to 20 steps of integrated gradients."""
     names, rows = (list(dict.fromkeys(key[n] for key in found)) for n in (0, 1))
     print(f"\n{what}: dA, mean and 95 % interval\n\n| | {' | '.join(names)} |\n|---|{'---|' * len(names)}")
@@ -79,17 +88,17 @@ def text(texts: Sequence[str]) -> None:
     """The sentiment model, from its mask, its padding, the zero vector and the mean vector."""
     av = AttentionVisualizer.from_pretrained("clearhead/sentiment")
     av.model.requires_grad_(False)
-    found: dict[tuple[str, str], list[float]] = {}
+    found: dict[Key, list[float]] = {}
     for sentence in tqdm(texts, desc="sentences"):
-        for word in ("mask", "zero", "pad", "mean"):
-            question = av._subject.question(sentence, Wanted(baseline=word), SETTINGS)
-            for row, score in _text(question, av._subject._loaded.processor.mask_token_id).items():
-                found.setdefault((word, row), []).append(score)
+        questions = {word: av._subject.question(sentence, Wanted(baseline=word), SETTINGS) for word in TEXT}
+        for key, score in _text(questions, av._subject._loaded.processor.mask_token_id).items():
+            found.setdefault(key, []).append(score)
     table(f"{len(texts)} sentences", found)
 
 
-def _text(question: Question, mask: int) -> dict[str, float]:
-    (part,), (item,), (baseline,) = question.passes, question.items, question.baselines
+def _text(questions: dict[str, Question], mask: int) -> dict[Key, float]:
+    question = questions["mask"]
+    (part,), (item,) = question.passes, question.items
     ids, model = part.tensors["input_ids"], question.model
     weight = model.get_input_embeddings().weight
     others = {name: tensor for name, tensor in part.tensors.items() if name != "input_ids"}
@@ -109,9 +118,13 @@ def _text(question: Question, mask: int) -> dict[str, float]:
         with torch.no_grad():
             return logits(input_ids=rows).double().numpy()
 
-    x, b = (looked_up(each, weight, baseline.vector) for each in (ids, baseline.tensors[0]["input_ids"]))
-    rows = compared(x, b, lambda vectors: logits(inputs_embeds=vectors), lambda each: each[0].sum(-1).numpy()[own])
-    return {row: spread(relevance, removed) for row, relevance in rows.items()}
+    found: dict[Key, NDArray[np.float64]] = {}
+    for word, other in questions.items():
+        (baseline,) = other.baselines
+        x, b = (looked_up(each, weight, baseline.vector) for each in (ids, baseline.tensors[0]["input_ids"]))
+        rows = compared(x, b, lambda vectors: logits(inputs_embeds=vectors), lambda each: each[0].sum(-1).numpy()[own])
+        found.update({(word, row): relevance for row, relevance in rows.items()})
+    return spreads(found, removed)
 
 
 # ---- digits --------------------------------------------------------------------------------------------------------
@@ -121,18 +134,18 @@ def digits(count: int) -> None:
     """The digits model, from the mean colour of an image, from zero and from a blurred copy."""
     av = AttentionVisualizer.from_pretrained("clearhead/digits")
     av.model.requires_grad_(False)
-    found: dict[tuple[str, str], list[float]] = {}
+    found: dict[Key, list[float]] = {}
     for image in tqdm(held_out()[0][:count], desc="images"):
-        mean = av._subject.question(image, Wanted(baseline="mean"), SETTINGS).baselines[0].tensors[0]["pixel_values"]
-        for word in ("mean", "zero", "blur"):
-            question = av._subject.question(image, Wanted(baseline=word), SETTINGS)
-            for row, score in _image(question, mean).items():
-                found.setdefault((word, row), []).append(score)
+        questions = {word: av._subject.question(image, Wanted(baseline=word), SETTINGS) for word in PICTURE}
+        for key, score in _image(questions).items():
+            found.setdefault(key, []).append(score)
     table(f"{count} digits", found)
 
 
-def _image(question: Question, mean: Tensor) -> dict[str, float]:
-    (part,), (item,), (baseline,) = question.passes, question.items, question.baselines
+def _image(questions: dict[str, Question]) -> dict[Key, float]:
+    question = questions["mean"]
+    (part,), (item,) = question.passes, question.items
+    mean = question.baselines[0].tensors[0]["pixel_values"]
     x, model, grid = part.tensors["pixel_values"], question.model, item.layouts[0].grid
     if grid is None:
         raise ValueError("A picture has a grid.")
@@ -157,8 +170,11 @@ def _image(question: Question, mean: Tensor) -> dict[str, float]:
         parts = relevance[0].sum(0).reshape(grid.rows, tall, grid.columns, wide)
         return np.asarray(parts.sum((1, 3)).flatten().numpy())
 
-    rows = compared(x, baseline.tensors[0]["pixel_values"], logits, units)
-    return {row: spread(relevance, removed) for row, relevance in rows.items()}
+    found: dict[Key, NDArray[np.float64]] = {}
+    for word, other in questions.items():
+        rows = compared(x, other.baselines[0].tensors[0]["pixel_values"], logits, units)
+        found.update({(word, row): relevance for row, relevance in rows.items()})
+    return spreads(found, removed)
 
 
 def main() -> None:
@@ -169,8 +185,10 @@ def main() -> None:
     parser.add_argument("--digits", type=int, default=200)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    text(sentences(given.sst2)[: given.sentences])
-    digits(given.digits)
+    if given.sentences:
+        text(sentences(given.sst2)[: given.sentences])
+    if given.digits:
+        digits(given.digits)
 
 
 if __name__ == "__main__":
