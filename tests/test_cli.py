@@ -10,6 +10,7 @@ import subprocess
 import sys
 import types
 from dataclasses import replace
+from pathlib import Path
 from typing import ClassVar, get_args
 
 import pytest
@@ -20,6 +21,7 @@ from clearhead.config import Settings, meanings
 from clearhead.errors import ModelError
 from clearhead.maps import LedgerEntry, RelevanceMap, Target
 from clearhead.units import Unit
+from render.comparison_examples import one_word
 
 RUNNER = CliRunner()
 TEXT = "a good film"
@@ -81,6 +83,13 @@ class Fake:
 
     def stream(self, given, **asked):
         yield self.explain(given, **asked)
+
+    def compare(self, a, b, **asked):
+        print("and more")
+        self.calls.append(("compare", (a, b, asked)))
+        if self.error:
+            raise self.error
+        return one_word()
 
 
 @pytest.fixture
@@ -533,3 +542,82 @@ def test_a_baseline_may_be_given_more_than_once(fake):
     assert run(*line, "--baseline", "mask").exit_code == 0
     assert run(*line, "--baseline", "zero", "--baseline", "a text").exit_code == 0
     assert [wanted["baseline"] for _, wanted in asked(fake)] == ["mask", ["zero", "a text"]]
+
+
+# ---- what changed ----------------------------------------------------------------------------------------------------
+
+
+def pairs(fake):
+    return [what[:2] for kind, what in fake.calls if kind == "compare"]
+
+
+@pytest.mark.parametrize(
+    ("given", "a", "b"),
+    [
+        ("--text one --other two", "one", "two"),
+        ("--text - --other two", "read", "two"),
+        ("--image a.png --other b.png", Path("a.png"), Path("b.png")),
+        ("--image a.png --other-image b.png", Path("a.png"), Path("b.png")),
+        ("--text q --text-pair c --other r", ("q", "c"), ("r", "c")),
+        ("--text q --text-pair c --other-pair d", ("q", "c"), ("q", "d")),
+        ("--text q --text-pair c --other r --other-pair d", ("q", "c"), ("r", "d")),
+        ("--image a.png --text t --other u", (Path("a.png"), "t"), (Path("a.png"), "u")),
+        ("--image a.png --text t --other-image b.png", (Path("a.png"), "t"), (Path("b.png"), "t")),
+    ],
+)
+def test_two_inputs_are_compared(fake, given, a, b):
+    done = run("compare", "--model", "m", *given.split(), "--json", input="read\n")
+    assert done.exit_code == 0
+    assert pairs(fake) == [(a, b)]
+    assert json.loads(done.stdout)["difference"] == pytest.approx(4.18)
+
+
+def test_what_is_asked_of_a_comparison_is_handed_on(fake):
+    line = "--target x --contrast y --position 3 --continuation z --first-piece --by-position"
+    assert run("compare", "--model", "m", "--text", "a", "--other", "b", *line.split(), "--json").exit_code == 0
+    (asked,) = [what[2] for kind, what in fake.calls if kind == "compare"]
+    assert asked == {
+        "target": "x",
+        "contrast": "y",
+        "position": 3,
+        "continuation": "z",
+        "first_piece": True,
+        "by_position": True,
+    }
+
+
+@pytest.mark.parametrize("suffix", ["html", "json", "png", "svg"])
+def test_a_comparison_is_written_as_what_its_file_is_called(fake, tmp_path, suffix):
+    path = tmp_path / f"c.{suffix}"
+    done = run("compare", "--model", "m", "--text", "a", "--other", "b", "--out", str(path))
+    assert done.exit_code == 0
+    assert path.stat().st_size > 500
+    assert f"wrote {path}" in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("--text one", "something that differs: give `--other`"),
+        ("--other one", "`--other` stands beside `--text`"),
+        ("--image a.png", "something that differs"),
+        ("--text one --other-pair two", "`--other-pair` stands beside `--text-pair`"),
+        ("--text one --other-image b.png", "`--other-image` stands beside `--image`"),
+        ("--text one --other -", "standard input can be the first one only"),
+        ("--text one --other two --json --out x.html", "give one of them"),
+        ("--text one --other two --out x.docx", "must end in one of"),
+    ],
+)
+def test_a_comparison_without_two_inputs_is_refused_before_anything_is_loaded(fake, given, told):
+    done = run("compare", "--model", "m", *given.split())
+    assert done.exit_code == 2
+    assert told in done.stderr
+    assert fake.calls == []
+
+
+def test_what_a_comparison_is_refused_for_is_told(fake):
+    fake.error = ModelError("The rule. The finding. The next step.")
+    done = run("compare", "--model", "m", "--text", "a", "--other", "b")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "clearhead: The rule. The finding. The next step." in done.stderr

@@ -293,7 +293,7 @@ def test_a_tensor_is_compared_place_by_place():
     closes(found)
     assert found.differing == (1,)
     assert found.relevance[[0, 2]].tolist() == [0.0, 0.0]
-    assert found.relevance[1] == pytest.approx(float(model(a)[0, 1] - model(b)[0, 1]), abs=1e-12)
+    assert found.relevance[1] == pytest.approx((model(a) - model(b))[0, 1].item(), abs=1e-12)
 
 
 def test_ids_are_compared_place_by_place():

@@ -1,4 +1,4 @@
-"""Two texts in slots: nothing lost, nothing crossed, the same the other way round; what cannot be aligned is refused."""
+"""Two texts in slots: nothing lost, nothing crossed, the same the other way round; what cannot be is refused."""
 
 from __future__ import annotations
 
