@@ -20,6 +20,7 @@ _SYNONYMS = {
     "index": "getitem", "log_sigmoid": "logsigmoid",
 }  # fmt: skip
 _REFLECTED = {"__radd__": "add", "__rmul__": "mul"}  # the others are Python functions made of plain operations
+_NUMBERS = dict.fromkeys(("__float__", "__int__", "__bool__"), "item")  # not the casts of these names
 _IN_PLACE_OPERATORS = {"add", "sub", "mul", "div", "idiv", "truediv", "pow", "matmul", "floordiv", "mod", "and", "or"}
 
 # Attributes and questions that give no differentiable tensor, or a plain view of one: the hot path of every model.
@@ -94,8 +95,8 @@ def _describe(function: Function) -> Operation:
 
 def _canonical(raw: str) -> tuple[str, bool]:
     """`__iadd__` -> (`add`, True), `relu_` -> (`relu`, True), `special_erf` -> (`erf`, False)."""
-    if raw in _REFLECTED:
-        return _REFLECTED[raw], False
+    if raw in _REFLECTED or raw in _NUMBERS:
+        return {**_REFLECTED, **_NUMBERS}[raw], False
     in_place = False
     name = raw
     if raw.startswith("__") and raw.endswith("__"):

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from clearhead.config import Settings
 from clearhead.errors import UsageError
+from clearhead.lookups import Blanks
 from clearhead.maps import LedgerEntry, RelevanceMap
 from clearhead.question import Baseline, Pass, Question, uncached
 from clearhead.relevance.engine import Recording
 from clearhead.relevance.secant.audit import Audit
 from clearhead.relevance.secant.engine import parting
 from clearhead.relevance.secant.pairs import Pairs
-from clearhead.relevance.secant.sources import Blanks
 from clearhead.relevance.secant.table import ROWS
 from clearhead.relevance.watched import Asked, Doubt, Watched, forward
 
@@ -61,7 +61,7 @@ class _Difference(Watched):
         return Recording(self._pairs)
 
     def _explained(self, number: int, part: Pass) -> dict[str, Any]:
-        return _begun(self._pairs, self._recording, part, self._baseline.tensors[number])
+        return _begun(self._pairs, self._recording, self._question, number)
 
     def _asked(self, i: int, n: int) -> Asked:
         """The scalar, and what the baseline has for it: by itself, and where it had to follow the input."""
@@ -84,10 +84,8 @@ class _Difference(Watched):
 
     def _doubted(self, question: Question, n: int) -> Doubt:
         audit = _pairs(Audit, question, self._settings)
-        recording, (baseline,) = Recording(audit), question.baselines
-        outputs, _ = forward(
-            recording, question, lambda number, part: _begun(audit, recording, part, baseline.tensors[number])
-        )
+        recording = Recording(audit)
+        outputs, _ = forward(recording, question, lambda number, _: _begun(audit, recording, question, number))
         _, value = recording.watched(question.items[0].aims[n].ask, outputs, 0)
         recording.explain(value)
         return Doubt(value=audit.first_value, lost=audit.worst())
@@ -98,14 +96,16 @@ def _pairs(kind: type[P], question: Question, settings: Settings) -> P:
     return kind(settings, question.model, ROWS, batch=len(question.items), vector=baseline.vector)
 
 
-def _begun(pairs: Pairs, recording: Recording, part: Pass, others: Mapping[str, Any]) -> dict[str, Any]:
+def _begun(pairs: Pairs, recording: Recording, question: Question, number: int) -> dict[str, Any]:
     """The tensors of a pass: those to explain as sources, and beside ids those of the baseline."""
+    part, (baseline,) = question.passes[number], question.baselines
+    looked_up = {span.ids for item in question.items for span in item.layouts[number].spans}
     tensors = dict(part.tensors)
     for name, x in part.tensors.items():
-        other = others[name]
+        other = baseline.tensors[number][name]
         if name in part.explained:
             tensors[name] = recording.source(x, other)
-        elif isinstance(x, Tensor) and not torch.equal(x, other):
+        elif isinstance(x, Tensor) and (name in looked_up or not torch.equal(x, other)):
             tensors[name] = pairs.pair(x.clone(), other)
     return tensors
 

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, autograd
 from torch.nn.functional import embedding as lookup
 
-from clearhead.question import NOTHING
+from clearhead.lookups import blank
 from clearhead.relevance.run import Row
 from clearhead.relevance.secant.linear import NATIVE, held
 from clearhead.relevance.secant.meter import unruled
 from clearhead.relevance.secant.numerics import bent
 from clearhead.relevance.secant.pairs import Pair, Pairs
-from clearhead.tape import Function, Operation, Tape, dependent
+from clearhead.tape import dependent
 
 # ---- sources -------------------------------------------------------------------------------------------------------
 
@@ -32,30 +32,6 @@ def embedding(run: Pairs, call: Pair) -> Tensor:
 def looked_up(ids: Tensor, weight: Tensor, vector: str) -> Tensor:
     """The vectors of ids, some of which may be no token's."""
     return blank(lookup(ids.clamp_min(0), weight), ids, weight, vector)
-
-
-def blank(found: Tensor, ids: Tensor, weight: Tensor, vector: str) -> Tensor:
-    """What was looked up, with zeros or the mean of all vectors in the place of no token."""
-    nowhere = ids == NOTHING
-    if not bool(nowhere.any()):
-        return found
-    instead = torch.zeros_like(weight[0]) if vector == "zero" else weight.detach().mean(0)
-    return torch.where(nowhere.unsqueeze(-1), instead, found)
-
-
-class Blanks:
-    """Interprets calls of one input alone, some of whose ids are no token's."""
-
-    def __init__(self, vector: str) -> None:
-        self._vector = vector
-        self.tape = Tape(self._interpret)
-
-    def _interpret(self, operation: Operation, function: Function, args: Any, kwargs: dict[str, Any]) -> Any:
-        if operation.name != "embedding" or len(args) < 2:
-            return function(*args, **kwargs)
-        ids, weight, *rest = args
-        found = function(ids.clamp_min(0), weight, *rest, **kwargs)
-        return blank(found, ids, weight, self._vector)
 
 
 def dropout(_: Pairs, call: Pair) -> Tensor:
@@ -173,8 +149,8 @@ def larger(run: Pairs, call: Pair) -> Any:
 
 
 def choice(run: Pairs, call: Pair) -> Any:
-    """A comparison, or the place of something: no gradient passes, and the baseline follows the input."""
-    return run.paired(call.native(), call.other(), call)
+    """A comparison, a number, or the place of something: the baseline follows the input."""
+    return run.paired(held(call).native(), call.other(), call)
 
 
 _LINEAR = (
