@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 
-import torch
 from torch import nn
 
 from clearhead.config import Settings
 from clearhead.maps import RelevanceMap
-from clearhead.memory import RUNS_OUT, halved, out_of_memory, release, too_large
+from clearhead.memory import (
+    RUNS_OUT,
+    SHARE,
+    bytes_per_position,
+    free_memory,
+    halved,
+    out_of_memory,
+    release,
+    too_large,
+)
 from clearhead.question import Question
 from clearhead.subjects import Subject, length, repeated, shape
 
@@ -24,9 +31,6 @@ MOST = 32  # items together: beyond, a processor does not get faster
 ROWS = 8  # of one generation together: each more repeats the forward pass to save a backward pass
 POSITIONS = 512  # of all these rows: beyond, a processor does not get faster
 REPEATED = ("lrp",)  # methods that explain the n-th aims of all items of a batch in one backward pass
-SHARE = 0.5  # of the free memory may be used
-LAYERS_KEPT = 3  # tensors kept for the way back, for each that a layer reads or writes
-UNKNOWN_MEMORY = 2**30  # bytes, where the system does not say
 
 
 def explained(
@@ -123,26 +127,3 @@ def _fitting(model: nn.Module, waiting: Sequence[tuple[int, Question]], most: in
             break
         size += 1
     return size
-
-
-def bytes_per_position(model: nn.Module) -> int:
-    """About how many bytes one position keeps until the way back: what each layer reads and writes, some times over."""
-    looked_up = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    sizes = [
-        (p.shape[0] + p[0].numel()) * p.element_size()
-        for p in model.parameters()
-        if p.dim() >= 2 and id(p) not in looked_up
-    ]
-    return LAYERS_KEPT * sum(sizes) + 1
-
-
-def free_memory(model: nn.Module) -> int:
-    """The bytes that are free where the model is."""
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration, ValueError):
-        return UNKNOWN_MEMORY

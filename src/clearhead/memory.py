@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import torch
+from torch import nn
 
 from clearhead.errors import ModelError
 
 RUNS_OUT = (RuntimeError, MemoryError, ModelError)  # torch's own is the first; a failing model says in words why
+SHARE = 0.5  # of the free memory may be used
+LAYERS_KEPT = 3  # tensors kept for the way back, for each that a layer reads or writes
+UNKNOWN_MEMORY = 2**30  # bytes, where the system does not say
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -65,3 +70,34 @@ def release() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+# ---- how many fit --------------------------------------------------------------------------------------------------
+
+
+def fitting(model: nn.Module, positions: int, most: int) -> int:
+    """How many rows of so many positions fit into memory with what they keep for the way back; at least one."""
+    return max(1, min(most, int(SHARE * free_memory(model) / (positions * bytes_per_position(model)))))
+
+
+def bytes_per_position(model: nn.Module) -> int:
+    """About how many bytes one position keeps until the way back: what each layer reads and writes, some times over."""
+    looked_up = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    sizes = [
+        (p.shape[0] + p[0].numel()) * p.element_size()
+        for p in model.parameters()
+        if p.dim() >= 2 and id(p) not in looked_up
+    ]
+    return LAYERS_KEPT * sum(sizes) + 1
+
+
+def free_memory(model: nn.Module) -> int:
+    """The bytes that are free where the model is."""
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError):
+        return UNKNOWN_MEMORY

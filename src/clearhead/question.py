@@ -18,6 +18,31 @@ NOTHING = -1  # an id that is no token's
 Ask = Callable[[list[Any], int], tuple[Target, Tensor]]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Choice:
+    """An ask that takes from the outputs what it explains, such as the largest of many: `choose` gives the ask for it.
+
+    >>> import torch
+    >>> def largest(outputs, row):
+    ...     k = int(outputs[0][row].argmax())
+    ...     return lambda outputs, row: (Target(kind="class", label=str(k)), outputs[0][row, k])
+    >>> decided = decide(Choice(largest), [torch.tensor([[1.0, 3.0]])], 0)
+    >>> float(decided([torch.tensor([[5.0, 2.0]])], 0)[1])
+    2.0
+    """
+
+    choose: Callable[[list[Any], int], Ask]
+
+    def __call__(self, outputs: list[Any], row: int) -> tuple[Target, Tensor]:
+        """What these outputs themselves choose."""
+        return self.choose(outputs, row)(outputs, row)
+
+
+def decide(ask: Ask, outputs: list[Any], row: int) -> Ask:
+    """The ask for what these outputs choose, whatever others say; one that chooses nothing as it is."""
+    return ask.choose(outputs, row) if isinstance(ask, Choice) else ask
+
+
 @dataclass(frozen=True, kw_only=True)
 class Span:
     """The units `first` to `last` (exclusive) of a layout, and the tensor that holds their ids, from `offset` on."""

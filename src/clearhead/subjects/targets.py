@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clearhead.errors import ModelError, UsageError, choice, suggest
 from clearhead.maps import Target
-from clearhead.question import Ask, Layout
+from clearhead.question import Ask, Choice, Layout
 from clearhead.units import Unit
 
 OTHERS = "others"  # a contrast: the mean of all other classes
@@ -76,18 +76,22 @@ def classes(wanted: str | int | None, contrast: str | int | None, labels: Mappin
     Where the logits have a sequence axis, the position `last` is meant and the index is a token.
     """
 
-    def ask(outputs: list[Any], row: int) -> tuple[Target, Tensor]:
+    def scored(outputs: list[Any], row: int) -> tuple[Tensor, str]:
         scores = logits(outputs[0])
         own = scores[row] if scores.dim() > 1 else scores
-        kind = "class" if own.dim() == 1 else "token"
-        own = own if own.dim() == 1 else own[last if last < len(own) else -1]
+        return (own, "class") if own.dim() == 1 else (own[last if last < len(own) else -1], "token")
+
+    def choose(outputs: list[Any], row: int) -> Ask:
+        own, kind = scored(outputs, row)
         chosen = index(wanted, labels, len(own), "target") if wanted is not None else int(own.detach().argmax())
         against = _against(contrast, labels, len(own))
         if against is None and kind == "class" and len(own) == 2:
             against = 1 - chosen
-        return picked(own, chosen, against, lambda i: _label(i, labels, kind), kind=kind)
+        return lambda outputs, row: picked(
+            scored(outputs, row)[0], chosen, against, lambda i: _label(i, labels, kind), kind=kind
+        )
 
-    return ask
+    return Choice(choose)
 
 
 def token_classes(
@@ -99,15 +103,17 @@ def token_classes(
 ) -> Ask:
     """A class logit of one token: of the one asked for, or of the surest one whose class is not the first."""
 
-    def ask(outputs: list[Any], row: int) -> tuple[Target, Tensor]:
-        scores = logits(outputs[0])[row]
-        at = place if place is not None else _surest(scores.detach(), units)
-        own = scores[at]
-        chosen = index(wanted, labels, len(own), "target") if wanted is not None else int(own.detach().argmax())
-        against = _against(contrast, labels, len(own))
-        return picked(own, chosen, against, lambda i: _label(i, labels), kind="class", position=at)
+    def choose(outputs: list[Any], row: int) -> Ask:
+        scores = logits(outputs[0])[row].detach()
+        at = place if place is not None else _surest(scores, units)
+        count = scores.shape[-1]
+        chosen = index(wanted, labels, count, "target") if wanted is not None else int(scores[at].argmax())
+        against = _against(contrast, labels, count)
+        return lambda outputs, row: picked(
+            logits(outputs[0])[row][at], chosen, against, lambda i: _label(i, labels), kind="class", position=at
+        )
 
-    return ask
+    return Choice(choose)
 
 
 def _surest(scores: Tensor, units: Sequence[Unit]) -> int:
@@ -160,12 +166,12 @@ def answer(wanted: str | None, units: Sequence[Unit], texts: Mapping[str, str]) 
     if chosen not in ("start", "end", "both"):
         raise choice("target", wanted, ("start", "end", "both"))
 
-    def ask(outputs: list[Any], row: int) -> tuple[Target, Tensor]:
+    def choose(outputs: list[Any], row: int) -> Ask:
         first, last = best_answer(outputs, row, units)
         label = texts["context"][units[first].start : units[last].end]
-        return answer_at(chosen, first, last, label)(outputs, row)
+        return answer_at(chosen, first, last, label)
 
-    return ask
+    return Choice(choose)
 
 
 def answer_at(kind: str, first: int, last: int, label: str) -> Ask:

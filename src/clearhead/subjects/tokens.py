@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clearhead.errors import UsageError
 from clearhead.maps import Target
-from clearhead.question import Ask
+from clearhead.question import Ask, Choice
 from clearhead.subjects.targets import OTHERS, logits, picked
 from clearhead.units import Unit
 
@@ -88,12 +88,13 @@ def token(
 ) -> Ask:
     """The logit of a token at a position of the output, by default of the most probable one; `place` is said of it."""
 
-    def ask(outputs: list[Any], row: int) -> tuple[Target, Tensor]:
-        scores = logits(outputs[0])[row, position]
-        chosen = int(scores.detach().argmax()) if wanted is None else wanted
-        return picked(scores, chosen, against, name, kind="token", position=place)
+    def choose(outputs: list[Any], row: int) -> Ask:
+        chosen = int(logits(outputs[0])[row, position].detach().argmax()) if wanted is None else wanted
+        return lambda outputs, row: picked(
+            logits(outputs[0])[row, position], chosen, against, name, kind="token", position=place
+        )
 
-    return ask
+    return Choice(choose)
 
 
 def sequence(positions: Sequence[int], ids: Sequence[int], text: str) -> Ask:
