@@ -156,6 +156,15 @@ def test_what_the_model_reads_alike_is_the_same(sentiment):
     assert "The model reads 'The' and 'the' as the same token." in found.notes
 
 
+def test_a_mask_that_is_written_where_one_is_read_leaves_the_difference_to_the_gaps(sentiment):
+    found = sentiment.compare("A [MASK] film.", "A film.")
+    assert [slot.kind for slot in found.slots].count("removed") == 1
+    assert not found.relevance.any()
+    assert found.difference == pytest.approx(found.alignment, abs=1e-6)
+    assert abs(found.difference) > 1e-3
+    closes(found)
+
+
 def test_digits_differ_where_their_pixels_do():
     from sklearn.datasets import load_digits
 

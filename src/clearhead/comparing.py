@@ -49,8 +49,8 @@ def compare(
     _check(subject, a, b, wanted)
     chosen = replace(settings, method=METHOD)
     found = subject.compared(a, b, wanted, chosen, by_position=by_position)
-    if found.aligned.identical:
-        return _made(found, _nothing(found, chosen))
+    if found.alike:
+        return _made(found, _nothing(found, found.values[0] if found.aligned.identical else found.in_slots()))
     (shared,) = batches.one(found.question, secant, chosen)
     return _judged(_made(found, shared), chosen.threshold)
 
@@ -71,16 +71,16 @@ def _check(subject: Subject, a: Any, b: Any, wanted: Wanted) -> None:
         )
 
 
-def _nothing(found: Compared, settings: Settings) -> RelevanceMap:
-    """The map of two inputs that are the same: every share is 0."""
+def _nothing(found: Compared, value: float) -> RelevanceMap:
+    """The map of two inputs that the model reads alike in their slots: every share is 0."""
     question, (item,) = found.question, found.question.items
     return RelevanceMap(
         method=METHOD,
         model=question.name,
         task=question.task,
         target=found.target,
-        value=found.values[0],
-        base_value=found.values[0],
+        value=value,
+        base_value=value,
         units=item.units,
         relevance=np.zeros(len(item.units)),
         texts=item.texts,

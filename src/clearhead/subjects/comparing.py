@@ -37,6 +37,18 @@ class Compared:
     others: Question
     notes: tuple[str, ...] = ()
 
+    @property
+    def alike(self) -> bool:
+        """Whether the model reads the same on both sides: the inputs are, or a mask was written where one is read."""
+        (baseline,) = self.question.baselines
+        sides = zip(self.question.passes, baseline.tensors, strict=True)
+        pairs = [(part.tensors[name], other[name]) for part, other in sides for name in part.tensors]
+        return all(torch.equal(a, b) if isinstance(a, Tensor) else a == b for a, b in pairs)
+
+    def in_slots(self) -> float:
+        """The scalar of a as it is read in its slots, by a plain forward pass."""
+        return _value(self.question)
+
 
 def compared(
     pose: Pose, setting: Setting, given: tuple[Any, Any], wanted: Wanted, *, task: str, by_position: bool = False
