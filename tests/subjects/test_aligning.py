@@ -136,6 +136,13 @@ def test_segments_stay_with_their_units_and_special_tokens_meet_special_tokens()
     assert [slot.kind for slot in found.aligned.slots if slot.a and slot.a.special] == ["same"] * 3
 
 
+@pytest.mark.parametrize("by_position", [True, False])
+def test_special_tokens_meet_whatever_stands_between_them(by_position):
+    found = compared(BERT, "this was a good film", "this was", by_position=by_position)
+    kinds = [slot.kind for slot in found.aligned.slots]
+    assert kinds == ["same", "same", "same", "removed", "removed", "removed", "same"]
+
+
 def test_units_of_gaps_stand_where_they_would_in_the_text_of_a():
     text = "this was a film"
     found = compared(BERT, text, "this was a good film")
