@@ -236,6 +236,14 @@ def test_many_bars_are_summed_up():
     assert f"36 others, together {sum(rest):+.3f}" in text
 
 
+def test_what_a_says_is_clear_and_what_b_repeats_is_dim():
+    text = shown(one_word(), force_terminal=True, color_system="truecolor", legacy_windows=False)
+    a, b = (next(line for line in text.splitlines() if f"{name} " in line and "film" in line) for name in "AB")
+    film = re.compile("\x1b\\[2m[^\x1b]*film")
+    assert not film.search(a)
+    assert film.search(b)
+
+
 def test_leaks_have_a_table():
     text = shown(leaks())
     assert re.search(r"model\.layers\.1 +-0\.375", text)

@@ -125,7 +125,7 @@ def _rows(pen: Pen, line: Sequence[_Column], *, differs: bool) -> Iterator[Text]
     for name, row in zip(("A", "B", ""), rows if differs else rows[:1], strict=False):
         if not any(each.cell_len for each in row):
             continue
-        made = pen.text((name if differs else "").ljust(EDGE - 2), QUIET)
+        made = Text().append_text(pen.text((name if differs else "").ljust(EDGE - 2), QUIET))
         for n, (each, column) in enumerate(zip(row, line, strict=True)):
             own = each.copy()
             own.pad_right(column.width - own.cell_len)
