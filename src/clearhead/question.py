@@ -14,6 +14,7 @@ from clearhead.maps import Recipe, Target
 from clearhead.units import Unit
 
 NOTHING = -1  # an id that is no token's
+Operator = Literal["replace", "attention-mask", "delete"]
 
 Ask = Callable[[list[Any], int], tuple[Target, Tensor]]
 
@@ -92,12 +93,14 @@ class Baseline:
     """What an input is compared with: another input in the same places, and what it is in words.
 
     `tensors` are those of each pass, of the same names and shapes as the pass has them. An id of `NOTHING` stands for
-    no token at all: a lookup gives `vector` there, zeros or the mean of all vectors.
+    no token at all: a lookup gives `vector` there, zeros or the mean of all vectors. Under another `operator` than
+    `replace`, what differs is not replaced but hidden by the attention mask, or left out.
     """
 
     label: str
     tensors: tuple[Mapping[str, Any], ...]
     vector: Literal["zero", "mean"] = "zero"
+    operator: Operator = "replace"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

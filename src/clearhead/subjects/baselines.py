@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from clearhead.errors import UsageError, choice
-from clearhead.question import Baseline, Item, Pass
+from clearhead.question import Baseline, Item, Operator, Pass
 from clearhead.subjects import filling
 from clearhead.subjects.filling import Filled, Vector
 from clearhead.subjects.images import is_image
@@ -17,6 +18,11 @@ from clearhead.subjects.setting import Setting, called
 from clearhead.subjects.sides import Side, sides
 
 COMPARING = ("secant",)  # the methods that compare an input with baselines
+# Ways to remove that put nothing in a token's place, and what an input without any token is called.
+OPERATORS: dict[Operator, str] = {
+    "attention-mask": "every token hidden by the attention mask",
+    "delete": "every token left out",
+}
 
 
 def baselines(
@@ -26,13 +32,22 @@ def baselines(
 
     A word stands for every side that knows it, and the default for any other; a string that no side knows is a text,
     or the path of an image. A text or image stands for what was given, and what the model produced stays. Special
-    tokens, padding and the positions `kept` stay. Raises UsageError for what does not fit.
+    tokens, padding and the positions `kept` stay. Of the `OPERATORS` the tensors only say what can be removed. Raises
+    UsageError for what does not fit.
     """
     found = sides(passes, items, kept)
     several = asked if isinstance(asked, list) else [asked]
     if not several:
         raise UsageError("A list of baselines holds at least one; found none. Leave `baseline` out for the default.")
-    return tuple(_baseline(passes, found, _filled(setting, found, each)) for each in several)
+    return tuple(_of(setting, passes, found, each) for each in several)
+
+
+def _of(setting: Setting, passes: Sequence[Pass], found: Sequence[Side], asked: Any) -> Baseline:
+    for operator, label in OPERATORS.items():
+        if isinstance(asked, str) and asked == operator:
+            gone = _baseline(passes, found, [filling.by_word(setting, side, "zero") for side in found])
+            return replace(gone, label=label, operator=operator)
+    return _baseline(passes, found, _filled(setting, found, asked))
 
 
 def _baseline(passes: Sequence[Pass], found: Sequence[Side], filled: Sequence[Filled | None]) -> Baseline:
