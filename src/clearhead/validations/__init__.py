@@ -1,0 +1,32 @@
+"""Results of judging: figures, findings and verdicts. Frozen, numpy, JSON; nothing here knows torch."""
+
+from clearhead.validations.evaluation import Contest, Evaluation
+from clearhead.validations.figures import MEASURES, Agreements, Figure, Pair
+from clearhead.validations.removals import METRICS, REFERENCES, Faithfulness, Metric, Removal, Row
+from clearhead.validations.validation import Conservation, Validation
+from clearhead.validations.verdicts import SENTENCES, Finding, Question, Sanity, Step, Thresholds, Verdict, Word
+
+__all__ = [
+    "MEASURES",
+    "METRICS",
+    "REFERENCES",
+    "SENTENCES",
+    "Agreements",
+    "Conservation",
+    "Contest",
+    "Evaluation",
+    "Faithfulness",
+    "Figure",
+    "Finding",
+    "Metric",
+    "Pair",
+    "Question",
+    "Removal",
+    "Row",
+    "Sanity",
+    "Step",
+    "Thresholds",
+    "Validation",
+    "Verdict",
+    "Word",
+]
