@@ -13,7 +13,7 @@ from torch import nn
 from clearhead import AttentionVisualizer, batches
 from clearhead.errors import ModelError
 from clearhead.generations import GenerationMap
-from clearhead.relevance import lrp as method
+from clearhead.relevance import watched as method
 from clearhead.relevance.engine import Recording
 from tasks.gallery import Entry, gallery, names
 from tasks.plainly import balanced, door, rows_of, same

@@ -142,11 +142,7 @@ class Run:
     def apply(self, row: Row | None, call: Call) -> Any:
         """The result of one call under its row; without a row, torch's own under the leak meter."""
         if row is None and self.settings.strict:
-            place = self.place(call)
-            raise UnruledOperationError(
-                f"`strict` allows only operations that have a rule; found `{place.operation}` in module "
-                f"{place.module or '(none)'!r}. Add a row for it, or leave `strict` out to meter what it loses."
-            )
+            raise unruled_at(self.place(call))
         return (row or self.rows[OTHER]).apply(self, call)
 
     def unmetered(self, call: Call) -> Any:
@@ -231,6 +227,14 @@ class Run:
     def cause_of(self, constant: object) -> str:
         """Why a constant is one."""
         return "detached" if isinstance(constant, Tensor) and constant in self.detached else "constant"
+
+
+def unruled_at(place: Place) -> UnruledOperationError:
+    """Why `strict` refuses an operation."""
+    return UnruledOperationError(
+        f"`strict` allows only operations that have a rule; found `{place.operation}` in module "
+        f"{place.module or '(none)'!r}. Add a row for it, or leave `strict` out to meter what it loses."
+    )
 
 
 def as_is(_: Run, call: Call) -> Any:

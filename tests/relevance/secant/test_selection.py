@@ -41,6 +41,7 @@ CHOICES = {
         x[(x >= 0.5).any(-1) & ~(x == 9).all(-1) & (x != 9).any(-1)].sum().reshape(1) * len(torch.nonzero(x > 0.5))
     ),
     "as a number": lambda x: x * (int((x > 0.5).sum()) + bool((x[0] <= 0.5).long().sum() > 2)) + (x > 2.5).int() * x,
+    "as truth": lambda x: x * (x - 0.5).clamp_min(0).bool(),
     "times a mask": lambda x: x * (x > 0.5),
     "times a float mask": lambda x: x * (x > 0.5).double(),
     "routing": lambda x: (x.softmax(-1).topk(2).values * x.gather(-1, x.softmax(-1).topk(2).indices)).sum(-1),

@@ -12,12 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 
 from clearhead.relevance.run import Row
-from clearhead.relevance.secant.linear import held
+from clearhead.relevance.secant.carrying import carried, held
 from clearhead.relevance.secant.meter import unruled
-from clearhead.relevance.secant.numerics import log_mean, middle, owned, wide
+from clearhead.relevance.secant.numerics import log_mean, middle, wide
 from clearhead.relevance.secant.pairs import Pair, Pairs
 from clearhead.tape import dependent
 
@@ -49,43 +48,6 @@ def _shares(s: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 # ---- softmax -------------------------------------------------------------------------------------------------------
 
 
-class Softmax(Function):
-    r"""$m_s = \lambda m - w \sum_j \lambda_j m_j$."""
-
-    @staticmethod
-    def forward(ctx: Any, s: Tensor, p: Tensor, lam: Tensor, w: Tensor, dim: int) -> Tensor:
-        """Torch's own result."""
-        ctx.save_for_backward(lam, w)
-        ctx.dim = dim
-        return owned(p)
-
-    @staticmethod
-    def backward(ctx: Any, m: Tensor) -> tuple[Tensor, None, None, None, None]:
-        """By logarithmic means."""
-        lam, w = ctx.saved_tensors
-        inner = lam * m
-        return torch.addcmul(inner, w, inner.sum(ctx.dim, keepdim=True), value=-1), None, None, None, None
-
-
-class LogSoftmax(Function):
-    r"""$y = s - L$: $m_s = m - w \sum_j m_j$; and $L$ alone: $m_s = w\,m$."""
-
-    @staticmethod
-    def forward(ctx: Any, s: Tensor, y: Tensor, w: Tensor, dim: int, alone: bool) -> Tensor:
-        """Torch's own result."""
-        ctx.save_for_backward(w)
-        ctx.dim, ctx.alone = dim, alone
-        return owned(y)
-
-    @staticmethod
-    def backward(ctx: Any, m: Tensor) -> tuple[Tensor, None, None, None, None]:
-        """By the logarithmic mean of the sums."""
-        (w,) = ctx.saved_tensors
-        if ctx.alone:
-            return m.reshape(*w.shape[: ctx.dim], 1, *w.shape[ctx.dim + 1 :]) * w, None, None, None, None
-        return torch.addcmul(m, w, m.sum(ctx.dim, keepdim=True), value=-1), None, None, None, None
-
-
 def _scores(run: Pairs, call: Pair) -> tuple[Tensor, Tensor, int] | None:
     """The scores of both in their own float type, and the axis from the front; None if they are constant."""
     s = call.get(0, "input")
@@ -100,52 +62,37 @@ def _scores(run: Pairs, call: Pair) -> tuple[Tensor, Tensor, int] | None:
 
 
 def softmax(run: Pairs, call: Pair) -> Any:
-    """`softmax(s, dim)`."""
+    r"""`softmax(s, dim)`: $m_s = \lambda m - w \sum_j \lambda_j m_j$."""
     found = _scores(run, call)
     if found is None:
         return unruled(run, call)
     s, other, dim = found
-    values = wide(s.detach()), wide(other)
-    _, lam, w = means(*values, dim)
-    p = held(call).native()
-    return run.pair(Softmax.apply(s, p, lam.to(p.dtype), w.to(p.dtype), dim), call.other())
+
+    def back(m: Tensor, lam: Tensor, w: Tensor) -> tuple[Tensor]:
+        inner = lam * m
+        return (torch.addcmul(inner, w, inner.sum(dim, keepdim=True), value=-1),)
+
+    p, (_, lam, w) = held(call).native(), means(wide(s.detach()), wide(other), dim)
+    return run.pair(carried(p, (s,), back, lam.to(p.dtype), w.to(p.dtype)), call.other())
 
 
 def log_softmax(run: Pairs, call: Pair) -> Any:
-    """`log_softmax(s, dim)` and `logsumexp(s, dim)`."""
+    r"""`log_softmax(s, dim)`: $m_s = m - w \sum_j m_j$; `logsumexp(s, dim)`: $m_s = w\,m$."""
     found = _scores(run, call)
     if found is None:
         return unruled(run, call)
     s, other, dim = found
-    values = wide(s.detach()), wide(other)
-    _, _, w = means(*values, dim)
-    y = held(call).native()
-    alone = call.operation.name == "logsumexp"
-    return run.pair(LogSoftmax.apply(s, y, w.to(y.dtype), dim, alone), call.other())
+
+    def back(m: Tensor, w: Tensor) -> tuple[Tensor]:
+        if call.operation.name == "logsumexp":
+            return (m.reshape(*w.shape[:dim], 1, *w.shape[dim + 1 :]) * w,)
+        return (torch.addcmul(m, w, m.sum(dim, keepdim=True), value=-1),)
+
+    y, (_, _, w) = held(call).native(), means(wide(s.detach()), wide(other), dim)
+    return run.pair(carried(y, (s,), back, w.to(y.dtype)), call.other())
 
 
 # ---- attention -----------------------------------------------------------------------------------------------------
-
-
-class Attention(Function):
-    r"""$o = Pv$, $P = \mathrm{softmax}(\alpha q k^T + \text{mask})$, each part by its own secant, in blocks of queries.
-
-    Kept are queries, keys and values of both; scores are made again on the way back, a block at a time.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, call: Pair, kept: _Kept
-    ) -> Tensor:
-        """Torch's own result, on whatever kernel it chooses."""
-        ctx.kept = kept
-        result: Tensor = call.native()
-        return owned(result) if result._is_view() else result
-
-    @staticmethod
-    def backward(ctx: Any, m: Tensor) -> tuple[Tensor | None, ...]:
-        """Block by block."""
-        return (*ctx.kept.back(m, ctx.needs_input_grad), None, None)
 
 
 class _Kept:
@@ -156,12 +103,13 @@ class _Kept:
         pairs = [call.both(n, name) for n, name in ((0, "query"), (1, "key"), (3, "attn_mask"))]
         self._tensors = [tuple(None if x is None else run.keeper.keep(x.detach()) for x in pair) for pair in pairs]
         self._values = middle(value.detach(), other.detach())
+        self._masked_by = dependent(call.get(3, "attn_mask"))
         self._causal = bool(call.get(5, "is_causal", False))
         scale = call.kwargs.get("scale")
         self._scale = scale if scale is not None else 1 / math.sqrt(query.shape[-1])
 
-    def back(self, m: Tensor, wanted: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
-        """The multipliers of queries, keys, values and the mask, as far as they are wanted."""
+    def back(self, m: Tensor) -> tuple[Tensor | None, ...]:
+        """The multipliers of queries, keys, values and, where it depends on the input, the mask."""
         q, q_b, k, k_b, value = map(_flat, (*self._both(0), *self._both(1), self._values))
         shape, groups, half = self._both(0)[0].shape, q.shape[0] // k.shape[0], self._scale / 2
         k, k_b, value = (_repeated(each, groups) for each in (k, k_b, value))
@@ -176,11 +124,11 @@ class _Kept:
             inner.addcmul_(w, inner.sum(-1, keepdim=True), value=-1)
             for_q[:, rows].baddbmm_(inner, k_sum[:, :stop], alpha=half)
             for_k[:, :stop].baddbmm_(inner.transpose(1, 2), q_sum[:, rows], alpha=half)
-            if wanted[3]:
+            if self._masked_by:
                 for_mask.append(inner.reshape(*shape[:-2], *inner.shape[1:]))
         for_k, for_v = (_summed(each, groups) for each in (for_k, for_v))
         back = zip((for_q, for_k, for_v), (self._both(0)[0], self._both(1)[0], self._values), strict=True)
-        whole = torch.cat(for_mask, -2).sum_to_size(self._both(2)[0].shape) if wanted[3] else None
+        whole = torch.cat(for_mask, -2).sum_to_size(self._both(2)[0].shape) if self._masked_by else None
         return (*(found.reshape(x.shape).to(x.dtype) for found, x in back), whole)
 
     def _both(self, n: int) -> tuple[Tensor, Tensor]:
@@ -237,12 +185,16 @@ def _repeated(x: Tensor, groups: int) -> Tensor:
 
 
 def attention(run: Pairs, call: Pair) -> Any:
-    """`F.scaled_dot_product_attention(q, k, v, ...)`, dropout left out."""
+    r"""`F.scaled_dot_product_attention`: $o = Pv$, $P = \mathrm{softmax}(\alpha q k^T + \text{mask})$, part by part.
+
+    The result is torch's own, on whatever kernel it chooses. What is kept for the way back is linear in the length:
+    scores are made again there, in blocks of queries.
+    """
     call = _undropped(call)
     query, key, value, mask = (call.get(n, name) for n, name in enumerate(("query", "key", "value", "attn_mask")))
     if query.shape[:-3] != key.shape[:-3] or key.shape[:-2] != value.shape[:-2]:
         return unruled(run, call)
-    result = Attention.apply(query, key, value, mask, held(call), _Kept(run, call))
+    result = carried(held(call).native(), (query, key, value, mask), _Kept(run, call).back)
     return run.pair(result, call.other())
 
 

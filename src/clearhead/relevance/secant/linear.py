@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 
 from clearhead.relevance.run import Row
+from clearhead.relevance.secant.carrying import carried, held
 from clearhead.relevance.secant.meter import unruled
 from clearhead.relevance.secant.pairs import Pair, Pairs
 from clearhead.tape import dependent
@@ -22,91 +23,57 @@ def native(run: Pairs, call: Pair) -> Any:
 NATIVE = Row(native, "linear: m_x is the gradient", writes=True)
 
 
-class Product(Function):
-    r"""$y = u v$ entry by entry: $m_u = m\,\bar v$, $m_v = m\,\bar u$, with the means of both values."""
-
-    @staticmethod
-    def forward(ctx: Any, u: Tensor, v: Tensor, call: Pair, mean_u: Tensor, mean_v: Tensor) -> Tensor:
-        """Torch's own result."""
-        ctx.save_for_backward(mean_u, mean_v)
-        ctx.shapes = u.shape, v.shape
-        return call.native()  # type: ignore[no-any-return]
-
-    @staticmethod
-    def backward(ctx: Any, m: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        """Each by the other's mean."""
-        mean_u, mean_v = ctx.saved_tensors
-        u, v = ctx.shapes
-        return (m * mean_v).sum_to_size(u), (m * mean_u).sum_to_size(v), None, None, None
-
-
-class Matrices(Function):
-    r"""$Y = U V$: $m_U = m\,\bar V^T$, $m_V = \bar U^T m$."""
-
-    @staticmethod
-    def forward(ctx: Any, u: Tensor, v: Tensor, call: Pair, mean_u: Tensor, mean_v: Tensor) -> Tensor:
-        """Torch's own result."""
-        ctx.save_for_backward(mean_u, mean_v)
-        return call.native()  # type: ignore[no-any-return]
-
-    @staticmethod
-    def backward(ctx: Any, m: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        """Each by the other's mean."""
-        mean_u, mean_v = ctx.saved_tensors
-        for_u, for_v = m @ mean_v.transpose(-1, -2), mean_u.transpose(-1, -2) @ m
-        return for_u.sum_to_size(mean_u.shape), for_v.sum_to_size(mean_v.shape), None, None, None
-
-
-class Bilinear(Function):
-    r"""$y = f(u, v)$, linear in either: $m_u = m\,\partial f(u, \bar v)/\partial u$, and the other way round."""
-
-    @staticmethod
-    def forward(ctx: Any, u: Tensor, v: Tensor, call: Pair, means: Pair) -> Tensor:
-        """Torch's own result; its gradients are taken of a call of the means, on the way back."""
-        ctx.means = means
-        return call.native()  # type: ignore[no-any-return]
-
-    @staticmethod
-    def backward(ctx: Any, m: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        """Torch's gradients where both factors are means."""
-        with torch.enable_grad():
-            found = torch.autograd.grad(ctx.means.native(), list(ctx.means.dependents()), m)
-        return found[0], found[1], None, None
-
-
-def multiplied(run: Pairs, call: Pair, kind: type[Function]) -> Any:
-    """A product of two that depend on the input; one of them alone is linear."""
+def multiplied(run: Pairs, call: Pair, rule: Callable[[Pairs, Pair, Tensor, Tensor], Tensor]) -> Any:
+    """A product of two that depend on the input, by a rule; one of them alone is linear."""
     factors = list(call.dependents())
     if len(factors) == 1:
         return native(run, call)
-    if len(factors) != 2:
-        return unruled(run, call)
-    if kind is Bilinear:
-        means = call.changed(lambda x: run.middle(x).requires_grad_())
-        return run.pair(Bilinear.apply(*factors, held(call), means), call.other())
-    return run.pair(kind.apply(*factors, held(call), *map(run.middle, factors)), call.other())
-
-
-def held(call: Pair) -> Pair:
-    """The same call, which a function of its own differentiates."""
-    bare = call.changed(Tensor.detach)
-    return Pair(call.operation, call.function, bare.args, bare.kwargs, call.other_args, call.other_kwargs)
+    return run.pair(rule(run, call, *factors), call.other()) if len(factors) == 2 else unruled(run, call)
 
 
 def mul(run: Pairs, call: Pair) -> Any:
     """`u * v`."""
-    return multiplied(run, call, Product)
+    return multiplied(run, call, _entries)
 
 
 def matmul(run: Pairs, call: Pair) -> Any:
     """`u @ v` of matrices; with vectors among them, by torch's own gradients."""
-    plain = all(x.dim() >= 2 for x in call.dependents())
-    return multiplied(run, call, Matrices if plain else Bilinear)
+    return multiplied(run, call, _matrices if all(x.dim() >= 2 for x in call.dependents()) else _means)
 
 
 def bilinear(run: Pairs, call: Pair) -> Any:
     """`bmm`, `einsum`, `dot`, ...: linear in each of two."""
-    return multiplied(run, call, Bilinear)
+    return multiplied(run, call, _means)
+
+
+def _entries(run: Pairs, call: Pair, u: Tensor, v: Tensor) -> Tensor:
+    r"""$m_u = m\,\bar v$, $m_v = m\,\bar u$."""
+
+    def back(m: Tensor, mean_u: Tensor, mean_v: Tensor) -> tuple[Tensor, Tensor]:
+        return (m * mean_v).sum_to_size(mean_u.shape), (m * mean_u).sum_to_size(mean_v.shape)
+
+    return carried(held(call).native(), (u, v), back, run.middle(u), run.middle(v))
+
+
+def _matrices(run: Pairs, call: Pair, u: Tensor, v: Tensor) -> Tensor:
+    r"""$m_U = m\,\bar V^T$, $m_V = \bar U^T m$."""
+
+    def back(m: Tensor, mean_u: Tensor, mean_v: Tensor) -> tuple[Tensor, Tensor]:
+        for_u, for_v = m @ mean_v.transpose(-1, -2), mean_u.transpose(-1, -2) @ m
+        return for_u.sum_to_size(mean_u.shape), for_v.sum_to_size(mean_v.shape)
+
+    return carried(held(call).native(), (u, v), back, run.middle(u), run.middle(v))
+
+
+def _means(run: Pairs, call: Pair, u: Tensor, v: Tensor) -> Tensor:
+    """Torch's own gradients of the same call of both means, which is made on the way back."""
+    means = call.changed(lambda x: run.middle(x).requires_grad_())
+
+    def back(m: Tensor) -> Sequence[Tensor]:
+        with torch.enable_grad():
+            return torch.autograd.grad(means.native(), list(means.dependents()), m)
+
+    return carried(held(call).native(), (u, v), back)
 
 
 def linear(run: Pairs, call: Pair) -> Any:

@@ -7,65 +7,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 
 from clearhead.relevance.run import Row
-from clearhead.relevance.secant.linear import held, native
+from clearhead.relevance.secant.carrying import carried, held
+from clearhead.relevance.secant.linear import native
 from clearhead.relevance.secant.meter import unruled
-from clearhead.relevance.secant.numerics import over, owned, wide
+from clearhead.relevance.secant.numerics import over, wide
 from clearhead.relevance.secant.pairs import Pair, Pairs
 from clearhead.tape import dependent
 
 # y = g c s + h with c = x - mean(x) (or x), s = (mean(c^2) + eps)^(-1/2). The secant of s by c_k is
 # -(s_x^2 s_b^2) / (s_x + s_b) * 2 mean(c)_k / d, so with u = g m:
 #     m_c = mean(s) u - mean(c) s_x^2 s_b^2 / mean(s) * mean_k(u mean(c))
-# which is how a plain norm sends back, with mean(s) for the scale and mean(c) s_x s_b / mean(s)^2 for the input.
-
-
-class Norm(Function):
-    r"""$m_c = \bar s u - \bar s\,\hat c\,\overline{u\hat c}$ with $u = gm$, $\hat c = \bar c\,s_x s_b/\bar s$."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, y: Tensor, seen: Tensor, scale: Tensor, weight: Tensor | None, axes: int
-    ) -> Tensor:
-        """Torch's own result."""
-        ctx.save_for_backward(seen, scale, weight)
-        ctx.axes = axes
-        return owned(y)
-
-    @staticmethod
-    def backward(ctx: Any, m: Tensor) -> tuple[Tensor | None, ...]:
-        """As a plain norm does, without centring."""
-        seen, scale, weight = ctx.saved_tensors
-        axes = tuple(range(-ctx.axes, 0))
-        u = wide(m) if weight is None else wide(m) * weight
-        along = (u * seen).mean(axes, keepdim=True)
-        return (torch.addcmul(u, seen, along, value=-1) * scale).to(m.dtype), None, None, None, None, None
-
-
-class CentredNorm(Function):
-    """As `Norm`, of what was centred: torch's own way back of a layer norm."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, y: Tensor, seen: Tensor, scale: Tensor, weight: Tensor | None, axes: int
-    ) -> Tensor:
-        """Torch's own result."""
-        ctx.save_for_backward(seen, scale, weight)
-        ctx.axes = axes
-        return owned(y)
-
-    @staticmethod
-    def backward(ctx: Any, m: Tensor) -> tuple[Tensor | None, ...]:
-        """The kernel that torch has for it; `seen` is what it takes for its input, of mean 0."""
-        seen, scale, weight = ctx.saved_tensors
-        shape = list(m.shape[m.dim() - ctx.axes :])
-        wanted = [True, False, False]
-        gradient = m.contiguous().to(seen.dtype)
-        zero, weight = torch.zeros_like(scale), weight if weight is None else weight.to(seen.dtype)
-        back, _, _ = torch.ops.aten.native_layer_norm_backward(gradient, seen, shape, zero, scale, weight, None, wanted)
-        return back.to(m.dtype), None, None, None, None, None
+# which is how a plain norm sends back, with mean(s) for the scale and mean(c) s_x s_b / mean(s)^2 for the input. In
+# short, with seen = mean(c) s_x s_b / mean(s):  m_c = mean(s) (u - seen mean_k(u seen)).
 
 
 def layer_norm(run: Pairs, call: Pair) -> Any:
@@ -82,7 +37,15 @@ def layer_norm(run: Pairs, call: Pair) -> Any:
     mean, s, mean_b, s_b = (wide(each) for each in (mean, s, mean_b, s_b))
     scale, factor = _scales(s, s_b)
     seen = torch.add(wide(x.detach()), wide(other)).sub_(mean + mean_b).mul_(factor / scale / 2)
-    return run.pair(CentredNorm.apply(x, y, seen, scale, weight, len(shape)), y_b)
+
+    def back(m: Tensor, seen: Tensor, scale: Tensor, weight: Tensor | None) -> tuple[Tensor]:
+        """The kernel that torch has for it, of an input of mean 0."""
+        weight = weight if weight is None else weight.to(seen.dtype)
+        given = (m.contiguous().to(seen.dtype), seen, shape, torch.zeros_like(scale), scale, weight, None)
+        found, _, _ = torch.ops.aten.native_layer_norm_backward(*given, [True, False, False])
+        return (found.to(m.dtype),)
+
+    return run.pair(carried(y, (x,), back, seen, scale, weight), y_b)
 
 
 def rms_norm(run: Pairs, call: Pair) -> Any:
@@ -91,13 +54,19 @@ def rms_norm(run: Pairs, call: Pair) -> Any:
     other = run.other(x) if dependent(x) else None
     if dependent(weight) or other is None:
         return unruled(run, call)
-    axes, eps = len(call.get(1, "normalized_shape")), call.get(3, "eps")
+    axes, eps = tuple(range(-len(call.get(1, "normalized_shape")), 0)), call.get(3, "eps")
     eps = torch.finfo(x.dtype).eps if eps is None else eps
     values = wide(x.detach()), wide(other)
-    s, s_b = (torch.rsqrt(each.square().mean(tuple(range(-axes, 0)), keepdim=True) + eps) for each in values)
+    s, s_b = (torch.rsqrt(each.square().mean(axes, keepdim=True) + eps) for each in values)
     scale, factor = _scales(s, s_b)
     seen = torch.add(*values).mul_(factor / 2)
-    return run.pair(Norm.apply(x, held(call).native(), seen, scale, weight, axes), call.other())
+
+    def back(m: Tensor, seen: Tensor, scale: Tensor, weight: Tensor | None) -> tuple[Tensor]:
+        u = wide(m) if weight is None else wide(m) * weight
+        along = (u * seen).mean(axes, keepdim=True)
+        return ((torch.addcmul(u, seen, along, value=-1) * scale).to(m.dtype),)
+
+    return run.pair(carried(held(call).native(), (x,), back, seen, scale, weight), call.other())
 
 
 def _scales(s: Tensor, s_b: Tensor) -> tuple[Tensor, Tensor]:
@@ -137,25 +106,9 @@ def norm(run: Pairs, call: Pair) -> Any:
         return native(run, call)
     y, y_b = held(call).native(), call.other()
     whole, whole_b = (each if keepdim or dim is None else _widened(each, dim, x.dim()) for each in (y, y_b))
-    mean = over((x.detach() + other), whole + whole_b, 0.0)
-    return run.pair(Along.apply(x, y, mean, whole.shape), y_b)
-
-
-class Along(Function):
-    r"""$y = |x|$: $m_x = m\,\frac{x + b}{|x| + |b|}$."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, direction: Tensor, shape: Any) -> Tensor:
-        """Torch's own result."""
-        ctx.save_for_backward(direction)
-        ctx.shape = shape
-        return owned(y)
-
-    @staticmethod
-    def backward(ctx: Any, m: Tensor) -> tuple[Tensor, None, None, None]:
-        """Along the mean direction."""
-        (direction,) = ctx.saved_tensors
-        return m.reshape(ctx.shape) * direction, None, None, None
+    direction = over((x.detach() + other), whole + whole_b, 0.0)
+    back = lambda m, direction: (m.reshape(whole.shape) * direction,)  # noqa: E731
+    return run.pair(carried(y, (x,), back, direction), y_b)
 
 
 def _order(call: Pair) -> Any:

@@ -19,12 +19,6 @@ Slope = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # of x, b, f(x), f(b
 _NEAR = {torch.float64: 1e-5, torch.float32: 4e-3}
 
 
-def owned(y: Tensor) -> Tensor:
-    """The same memory in another tensor that is no view: what a function of its own was given, it may not hand out."""
-    found: Tensor = torch.ops.aten._unsafe_view(y, y.shape)
-    return found
-
-
 def wide(x: Tensor) -> Tensor:
     """In float32 at least."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

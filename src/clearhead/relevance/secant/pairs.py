@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from clearhead.config import Settings
-from clearhead.errors import UnruledOperationError
 from clearhead.relevance.ledger import Ledger, Place
-from clearhead.relevance.run import OTHER, Call, Lookup, Row
+from clearhead.relevance.run import OTHER, Call, Lookup, Row, unruled_at
 from clearhead.relevance.secant.numerics import middle
 from clearhead.tape import (
     Function,
@@ -170,11 +169,7 @@ class Pairs:
     def apply(self, row: Row | None, call: Pair) -> Any:
         """The result of one call under its row; without a row, torch's own under the leak meter."""
         if row is None and self.settings.strict:
-            place = self.place(call)
-            raise UnruledOperationError(
-                f"`strict` allows only operations that have a rule; found `{place.operation}` in module "
-                f"{place.module or '(none)'!r}. Add a row for it, or leave `strict` out to meter what it loses."
-            )
+            raise unruled_at(self.place(call))
         return (row or self.rows[OTHER]).apply(self, call)
 
     def _call(

@@ -6,41 +6,28 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
-from torch.autograd import Function
 
 from clearhead.relevance.run import Row
 from clearhead.relevance.secant import numerics
-from clearhead.relevance.secant.linear import held, native
+from clearhead.relevance.secant.carrying import carried, held
+from clearhead.relevance.secant.linear import native
 from clearhead.relevance.secant.meter import unruled
-from clearhead.relevance.secant.numerics import Pointwise, Slope, bent, owned, quotient, wide
+from clearhead.relevance.secant.numerics import Pointwise, Slope, bent, quotient, wide
 from clearhead.relevance.secant.pairs import Pair, Pairs
 from clearhead.tape import dependent, mapped
 
 
-class Sloped(Function):
-    r"""$y = f(x)$: $m_x = m\,\frac{f(x) - f(b)}{x - b}$. Shrikumar et al. 2017, "DeepLIFT", section 3.5 (rescale)."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, slope: Tensor) -> Tensor:
-        """Torch's own result, in a tensor that is no input."""
-        ctx.save_for_backward(slope)
-        return owned(y)
-
-    @staticmethod
-    def backward(ctx: Any, m: Tensor) -> tuple[Tensor, None, None]:
-        """Times the slope."""
-        (slope,) = ctx.saved_tensors
-        return m * slope, None, None
-
-
 def sloped(run: Pairs, call: Pair, x: Tensor, slope: Slope) -> Any:
-    """A pointwise function of the one tensor x of a call."""
+    r"""A pointwise function of the one tensor x of a call: $m_x = m\,\frac{f(x) - f(b)}{x - b}$.
+
+    Shrikumar et al. 2017, "Learning Important Features Through Propagating Activation Differences", section 3.5.1.
+    """
     other = run.other(x)
     y, at_other = held(call).native(), call.other()
     if other is None:
         return run.pair(y, at_other)
     values = (wide(each) for each in (x.detach(), other, y, at_other))
-    return run.pair(Sloped.apply(x, y, slope(*values).to(y.dtype)), at_other)
+    return run.pair(carried(y, (x,), lambda m, slope: (m * slope,), slope(*values).to(y.dtype)), at_other)
 
 
 def closed(slope: Slope) -> Callable[[Pairs, Pair], Any]:

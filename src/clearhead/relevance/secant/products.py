@@ -5,36 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor
-from torch.autograd import Function
 
 from clearhead.relevance.run import Row
-from clearhead.relevance.secant.linear import NATIVE, held, native
+from clearhead.relevance.secant.carrying import carried, fitted, held
+from clearhead.relevance.secant.linear import NATIVE, native
 from clearhead.relevance.secant.meter import unruled
 from clearhead.relevance.secant.numerics import middle
 from clearhead.relevance.secant.pairs import Pair, Pairs
 from clearhead.tape import dependent
 
 
-class Quotient(Function):
-    r"""$y = u / v$ as $u \cdot v^{-1}$: $m_u = m\,\overline{v^{-1}}$, $m_v = -m\,\bar u / (v v_b)$."""
-
-    @staticmethod
-    def forward(ctx: Any, u: Any, v: Tensor, call: Pair, by_u: Tensor, by_v: Tensor) -> Tensor:
-        """Torch's own result."""
-        ctx.save_for_backward(by_u, by_v)
-        ctx.shapes = u.shape if dependent(u) else None, v.shape
-        return call.native()  # type: ignore[no-any-return]
-
-    @staticmethod
-    def backward(ctx: Any, m: Tensor) -> tuple[Tensor | None, Tensor, None, None, None]:
-        """Each by its own."""
-        by_u, by_v = ctx.saved_tensors
-        u, v = ctx.shapes
-        return None if u is None else (m * by_u).sum_to_size(u), (m * by_v).sum_to_size(v), None, None, None
-
-
 def div(run: Pairs, call: Pair) -> Any:
-    """`u / v`."""
+    r"""$u / v$ as $u \cdot v^{-1}$: $m_u = m\,\overline{v^{-1}}$, $m_v = -m\,\bar u / (v v_b)$."""
     u, v = call.get(0, "input"), call.get(1, "other")
     if call.kwargs.get("rounding_mode") is not None:
         return unruled(run, call)
@@ -43,7 +25,11 @@ def div(run: Pairs, call: Pair) -> Any:
     other = run.other(v)
     ones = v.detach().reciprocal(), (v.detach() if other is None else other).reciprocal()
     mean = run.middle(u) if isinstance(u, Tensor) else u
-    result = Quotient.apply(u, v, held(call), middle(*ones), -ones[0] * mean * ones[1])
+
+    def back(m: Tensor, by_u: Tensor, by_v: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        return fitted(m * by_u, u), fitted(m * by_v, v)
+
+    result = carried(held(call).native(), (u, v), back, middle(*ones), -ones[0] * mean * ones[1])
     return run.pair(result, call.other())
 
 

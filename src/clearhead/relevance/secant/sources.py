@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, autograd
+from torch import Tensor
 from torch.nn.functional import embedding as lookup
 
 from clearhead.lookups import blank
 from clearhead.relevance.run import Row
-from clearhead.relevance.secant.linear import NATIVE, held
+from clearhead.relevance.secant.carrying import carried, fitted, held
+from clearhead.relevance.secant.linear import NATIVE
 from clearhead.relevance.secant.meter import unruled
 from clearhead.relevance.secant.numerics import bent
 from clearhead.relevance.secant.pairs import Pair, Pairs
@@ -119,33 +120,18 @@ def pooled(run: Pairs, call: Pair) -> Any:
     return run.pair(values, taken)
 
 
-class Larger(autograd.Function):
-    r"""$\max(u, v) = \tfrac12(u + v + |u - v|)$: $m_u = m\tfrac{1 + \sigma}2$, $m_v = m\tfrac{1 - \sigma}2$."""
-
-    @staticmethod
-    def forward(ctx: Any, u: Any, v: Any, call: Pair, share: Tensor) -> Tensor:
-        """Torch's own result; `share` is that of u."""
-        ctx.save_for_backward(share)
-        ctx.shapes = tuple(x.shape if dependent(x) else None for x in (u, v))
-        return call.native()  # type: ignore[no-any-return]
-
-    @staticmethod
-    def backward(ctx: Any, m: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        """Each its share."""
-        (share,) = ctx.saved_tensors
-        u, v = ctx.shapes
-        for_u = None if u is None else (m * share).sum_to_size(u)
-        return for_u, None if v is None else (m * (1 - share)).sum_to_size(v), None, None
-
-
 def larger(run: Pairs, call: Pair) -> Any:
-    """`maximum(u, v)` and `minimum(u, v)`, by the secant of |u - v|."""
+    r"""$\max(u, v) = \tfrac12(u + v + |u - v|)$: $m_u = m\tfrac{1 + \sigma}2$, $m_v = m\tfrac{1 - \sigma}2$."""
     (u, u_b), (v, v_b) = call.both(0, "input"), call.both(1, "other")
     u_b, v_b = (x.detach() if isinstance(x, Tensor) else x for x in (u_b, v_b))
     apart, apart_b = u.detach() - v.detach(), u_b - v_b
     sigma = bent(torch.abs)(apart, apart_b, apart.abs(), apart_b.abs())
     sign = -1 if call.operation.name in ("minimum", "fmin", "min") else 1
-    return run.pair(Larger.apply(u, v, held(call), (1 + sign * sigma) / 2), call.other())
+
+    def back(m: Tensor, share: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        return fitted(m * share, u), fitted(m * (1 - share), v)
+
+    return run.pair(carried(held(call).native(), (u, v), back, (1 + sign * sigma) / 2), call.other())
 
 
 def choice(run: Pairs, call: Pair) -> Any:
