@@ -111,10 +111,12 @@ def pair(
     depth = _depth(len(a), top)
     measures = [each for each in MEASURES if signed or each not in SIGNED]
     by: By = "signed" if signed else "size"
-    figures, notes = {each: Figure(value=None) for each in measures}, _constant(names, (a, b), by)
+    figures = {each: Figure(value=None) for each in measures}
+    notes: tuple[str, ...]
     if len(a) < FEWEST:
         notes = (f"Rank agreement means little below {FEWEST} units; there are {len(a)}.",)
     else:
+        notes = _constant(names, (a, b), by)
         orders, whole = permutations(len(a), draws, seed)
         figures = {each: _figure(_measured(each, a, b, depth, by, orders), whole) for each in measures}
     return Pair(first=names[0], second=names[1], units=len(a), top=depth, by=by, figures=figures, notes=notes)
