@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from clearhead.attentions import AttentionMaps
+    from clearhead.attributor import FeatureAttributor
     from clearhead.comparisons import Comparison
     from clearhead.config import Settings
     from clearhead.errors import ClearheadError
@@ -38,6 +39,7 @@ _HOME = {
     "AttentionVisualizer": "clearhead.visualizer",
     "ClearheadError": "clearhead.errors",
     "Comparison": "clearhead.comparisons",
+    "FeatureAttributor": "clearhead.attributor",
     "GenerationMap": "clearhead.generations",
     "HeadReport": "clearhead.headreports",
     "LedgerEntry": "clearhead.maps",
@@ -53,6 +55,7 @@ __all__ = [
     "AttentionVisualizer",
     "ClearheadError",
     "Comparison",
+    "FeatureAttributor",
     "GenerationMap",
     "HeadReport",
     "LedgerEntry",

@@ -11,7 +11,26 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from clearhead.errors import UsageError, choice, suggest
 
-Method = Literal["lrp", "secant", "attention", "rollout", "flow", "gradient-attention", "value-zeroing", "gradcam"]
+Method = Literal[
+    "lrp",
+    "secant",
+    "attention",
+    "rollout",
+    "flow",
+    "gradient-attention",
+    "value-zeroing",
+    "gradcam",
+    "integrated-gradients",
+    "gradient-shap",
+    "input-x-gradient",
+    "saliency",
+    "deeplift",
+    "kernel-shap",
+    "shapley-sampling",
+    "lime",
+    "occlusion",
+    "partition-shap",
+]
 Preset = Literal["default", "attnlrp", "cp-lrp"]
 Rule = Literal["epsilon", "0"]
 Attention = Literal["cp", "attnlrp"]
@@ -54,6 +73,9 @@ class Settings:
     discard: float = _setting(0.0, "share of the smallest weights of each row that rollout leaves out")
     drop_sink: bool = _setting(False, "leave out the unit that takes most of a rollout without being read for it")
     cam: Cam = _setting("mean-gradient", "how gradcam weighs channels: by their mean gradient, or `elementwise`")
+    steps: int = _setting(0, "steps of integrated gradients; 0 takes as many as leave less than 1 % over")
+    samples: int = _setting(0, "how many points, subsets or orders a method draws; 0 lets the number of units decide")
+    seed: int = _setting(0, "where random draws of a method begin")
     cross_check: bool = _setting(True, "compare what comes from attention with lrp, and say how far they agree")
     force: bool = _setting(False, "compute what would take minutes instead of refusing it")
     threshold: float = _setting(1e-4, "largest conservation error that passes")
@@ -72,8 +94,9 @@ class Settings:
             raise UsageError(f"`residual` must be at least 0 and below 1; found {self.residual}. The default is 0.5.")
         if not 0 <= self.discard < 1:
             raise UsageError(f"`discard` must be at least 0 and below 1; found {self.discard}. The default is 0.")
-        if self.batch_size < 0:
-            raise UsageError(f"`batch_size` must be 0 or larger; found {self.batch_size}. The default is 0.")
+        for name in ("batch_size", "steps", "samples", "seed"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"`{name}` must be 0 or larger; found {getattr(self, name)}. The default is 0.")
         if not self.threshold > 0:
             raise UsageError(f"`threshold` must be larger than 0; found {self.threshold}. The default is 1e-4.")
 

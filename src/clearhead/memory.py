@@ -51,6 +51,27 @@ def halved(
         yield batch, made[0], note
 
 
+def shrinking(make: Callable[[int], R], most: int, size: int) -> tuple[R, str]:
+    """What is made with at most so many rows at a time, and a note if memory did not suffice for these.
+
+    Raises ModelError, with the `size` in units, where it does not suffice for one.
+    """
+    rows = most
+    while True:
+        try:
+            found = [make(rows)]
+        except RUNS_OUT as error:
+            if not out_of_memory(error):
+                raise
+            if rows == 1:
+                raise too_large(size) from error
+            found = []
+        if found:
+            return found[0], f"Memory ran out with {most} rows at a time; {rows} were taken." if rows < most else ""
+        rows //= 2
+        release()
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Does an error say that memory ran out?"""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):

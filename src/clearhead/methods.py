@@ -13,6 +13,18 @@ from clearhead.attention.plain import attention
 from clearhead.attention.rollout import rollout
 from clearhead.attention.zeroing import value_zeroing
 from clearhead.attentions import WHAT_IT_IS
+from clearhead.attribution import (
+    deeplift,
+    gradient_shap,
+    input_x_gradient,
+    integrated_gradients,
+    kernel_shap,
+    lime,
+    occlusion,
+    partition_shap,
+    saliency,
+    shapley_sampling,
+)
 from clearhead.batches import Method
 from clearhead.checks import agreement
 from clearhead.config import Settings
@@ -21,26 +33,30 @@ from clearhead.maps import RelevanceMap
 from clearhead.question import Question
 from clearhead.relevance.lrp import lrp
 from clearhead.relevance.secant import secant
-from clearhead.subjects import COMPARING, Wanted
+from clearhead.subjects import COMPARING, OPERATORS, REMOVING, Wanted
 
 ACTIVATIONS = (
     "GradCAM says where a layer's activations and their gradients point the same way; it looks at one layer, and its "
     "numbers add up to nothing."
 )
-OPTIONS = ("layer", "heads", "fusion", "residual", "discard", "drop_sink", "cam", "force")  # not of every method
+OPTIONS = (  # not of every method
+    "layer", "heads", "fusion", "residual", "discard", "drop_sink", "cam", "force", "steps", "samples", "seed",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """A method, which of the `OPTIONS` it takes, whether it depends on the target, and what its numbers are not.
 
-    A method with a `caution` is compared with lrp unless told otherwise.
+    A method with a `caution` is compared with lrp unless told otherwise. `tolerance` is the conservation error up to
+    which it needs no warning: what numerical integration and draws leave over stands in the ledger.
     """
 
     function: Method
     takes: tuple[str, ...] = ()
     ignores_target: bool = False
     caution: str = ""
+    tolerance: float = 0.0
 
 
 METHODS: dict[str, Row] = {
@@ -64,6 +80,16 @@ METHODS: dict[str, Row] = {
     "gradient-attention": Row(function=gradient_attention, takes=("heads",), caution=WHAT_IT_IS),
     "value-zeroing": Row(function=value_zeroing, takes=("layer", "force"), ignores_target=True, caution=WHAT_IT_IS),
     "gradcam": Row(function=gradcam, takes=("layer", "cam"), caution=ACTIVATIONS),
+    "integrated-gradients": Row(function=integrated_gradients, takes=("steps",), tolerance=0.02),
+    "gradient-shap": Row(function=gradient_shap, takes=("samples", "seed"), tolerance=0.02),
+    "input-x-gradient": Row(function=input_x_gradient),
+    "saliency": Row(function=saliency),
+    "deeplift": Row(function=deeplift, tolerance=0.02),
+    "kernel-shap": Row(function=kernel_shap, takes=("samples", "seed")),
+    "shapley-sampling": Row(function=shapley_sampling, takes=("samples", "seed")),
+    "lime": Row(function=lime, takes=("samples", "seed")),
+    "occlusion": Row(function=occlusion),
+    "partition-shap": Row(function=partition_shap, takes=("samples", "seed")),
 }
 
 
@@ -87,12 +113,24 @@ def check(settings: Settings, wanted: Wanted) -> None:
             f"The method {settings.method} compares with nothing, and `baseline` was given. Leave it out, or choose "
             f"{' or '.join(f'method={name!r}' for name in COMPARING)} (--method)."
         )
+    words = wanted.baseline if isinstance(wanted.baseline, list) else [wanted.baseline]
+    operator = next((each for each in words if isinstance(each, str) and each in OPERATORS), None)
+    if operator is not None and settings.method not in REMOVING:
+        raise UsageError(
+            f"The method {settings.method} goes from a baseline to the input, and {operator!r} puts nothing in the "
+            f"place of a token. Choose another baseline, or one of the methods {', '.join(REMOVING)}."
+        )
     if METHODS[settings.method].ignores_target and wanted.contrast is not None:
         able = ", ".join(name for name, row in METHODS.items() if not row.ignores_target)
         raise UsageError(
             f"The method {settings.method} does not depend on the target, so it cannot explain one answer against "
             f"another; `contrast` was given. Leave it out, or choose one of {able}."
         )
+
+
+def threshold(settings: Settings) -> float:
+    """The conservation error up to which a map of the method needs no warning."""
+    return max(settings.threshold, METHODS[settings.method].tolerance)
 
 
 def _crossed(row: Row) -> Method:

@@ -163,14 +163,14 @@ class AttentionVisualizer:
         `generate`, `continuation`: let a language model write so many tokens, or give what it is to have written:
         each token is explained, which gives a `GenerationMap`; with `target="sequence"` their summed log-probability.
         `first_piece`: of a target or contrast that is several tokens, take the first.
-        `baseline`: for `method="secant"`, what the input is compared with: `"mask"`, `"pad"`, `"zero"`, `"mean"`, for
-        images `"blur"`; a text of as many tokens, an image, tensors; a pair of these for a pair, whose members may be
-        words; or a list for several. A string that is none of these words is a text. By default the mask token, or
-        the mean where there is none. Special tokens stay, and what the model produced stays where a text is given.
+        `baseline`: for methods that compare, what with: `"mask"`, `"pad"`, `"zero"`, `"mean"`, for images `"blur"`; a
+        text of as many tokens, an image, tensors; a pair of these for a pair, whose members may be words; or a list
+        for several. A string that is none of these words is a text. By default the mask token, or the mean where there
+        is none. Special tokens stay, and what the model produced stays where a text is given.
 
-        Any field of `Settings` may be given, among them `method`: `lrp` unless told otherwise, or `attention`,
-        `rollout`, `flow`, `gradient-attention`, `value-zeroing` or `gradcam`, whose maps are compared with lrp. Raises
-        UsageError, ModelError, NonFiniteError or UnruledOperationError, each naming the next step.
+        Any field of `Settings` may be given, among them `method`: `lrp` unless told otherwise; `secant`; `attention`,
+        `rollout`, `flow`, `gradient-attention`, `value-zeroing` or `gradcam`, whose maps are compared with lrp; or one
+        of `FeatureAttributor`. Raises UsageError, ModelError, NonFiniteError or UnruledOperationError.
         """
         chosen = self._settings(settings)
         asked = Wanted(
@@ -326,7 +326,7 @@ class AttentionVisualizer:
         rows = batches.one(question, methods.method(settings), settings)
         bar = tqdm(rows, total=count, desc="explaining", unit="row", leave=False, disable=None if count > 1 else True)
         for each in bar:
-            yield judged(each, settings.threshold)
+            yield judged(each, methods.threshold(settings))
 
     def _listed(
         self, inputs: list[Any], targets: list[Any], asked: Wanted, settings: Settings, units: Units | None
@@ -345,7 +345,7 @@ class AttentionVisualizer:
         maps = batches.explained(self._subject, questions(), methods.method(settings), settings)
         bar = tqdm(maps, total=len(inputs), desc="explaining", unit="input", leave=False, disable=None)
         return [
-            regroup(_whole(posed[n], [judged(each, settings.threshold) for each in found]))
+            regroup(_whole(posed[n], [judged(each, methods.threshold(settings)) for each in found]))
             for n, found in enumerate(bar)
         ]
 

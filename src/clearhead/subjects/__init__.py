@@ -1,6 +1,6 @@
 """A model with its processor: loading, tasks, inputs to units, targets, questions."""
 
-from clearhead.subjects.baselines import COMPARING
+from clearhead.subjects.baselines import COMPARING, OPERATORS, REMOVING
 from clearhead.subjects.comparing import Compared
 from clearhead.subjects.joining import length, repeated, shape
 from clearhead.subjects.loading import Loaded, Pooling, check_pooling, load
@@ -11,6 +11,8 @@ from clearhead.subjects.wanted import Score, Wanted, one_each
 
 __all__ = [
     "COMPARING",
+    "OPERATORS",
+    "REMOVING",
     "SIMILARITY",
     "TASKS",
     "TENSORS",

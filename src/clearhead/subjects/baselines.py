@@ -17,7 +17,9 @@ from clearhead.subjects.images import is_image
 from clearhead.subjects.setting import Setting, called
 from clearhead.subjects.sides import Side, sides
 
-COMPARING = ("secant",)  # the methods that compare an input with baselines
+REMOVING = ("kernel-shap", "shapley-sampling", "lime", "occlusion", "partition-shap")  # methods that remove units
+# The methods that compare an input with baselines.
+COMPARING = ("secant", "integrated-gradients", "gradient-shap", "deeplift", *REMOVING)
 # Ways to remove that put nothing in a token's place, and what an input without any token is called.
 OPERATORS: dict[Operator, str] = {
     "attention-mask": "every token hidden by the attention mask",
