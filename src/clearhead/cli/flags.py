@@ -42,8 +42,9 @@ Baseline = Annotated[
     list[str] | None,
     typer.Option(
         metavar="WORD|TEXT|FILE",
-        help="What the input is compared with (method secant): mask, pad, zero, mean, blur, another text of as many "
-        "tokens or the file of an image; given more than once, the mean over all.",
+        help="What the input is compared with (secant, and most of feature attribution): mask, pad, zero, mean, blur, "
+        "another text of as many tokens or the file of an image; attention-mask or delete where units are removed; "
+        "given more than once, the mean over all.",
     ),
 ]
 Other = Annotated[
