@@ -185,6 +185,14 @@ def test_paired_tests_are_part_of_it(many):
     assert "perfect – rollout" in many.contests_table()
 
 
+def test_the_books_of_many_are_the_worst_of_them(one):
+    worse = replace(one, conservation={"perfect": replace(one.conservation["perfect"], error=0.3, balanced=0)})
+    found = evaluation([one, worse, one])
+    books = found.conservation["perfect"]
+    assert (books.error, books.balanced, books.inputs, books.holds) == (0.3, 2, 3, False)
+    assert "does not conserve (3e-1) on 1 of 3 inputs" in found.verdict("perfect").evidence
+
+
 def test_an_evaluation_of_nothing_is_refused(one):
     with pytest.raises(UsageError, match="1 skipped: fewer than 5 units"):
         evaluation([judged(units=3)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from clearhead.checks.faithfulness import (
 )
 from clearhead.checks.measuring import Choices, contests, faithfulness, mean_faithfulness
 from clearhead.checks.removing import Scored, among, counted, curve, kept_after, ordered
+from clearhead.checks.samples import holm
 from clearhead.errors import NonFiniteError, UsageError
 from clearhead.validations import METRICS
 
@@ -116,7 +118,7 @@ def test_comprehensiveness_and_sufficiency_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("share", "units", "gone"), [(0.05, 20, 1), (0.1, 30, 3), (0.01, 5, 1), (0.5, 7, 4), (1, 4, 4)]
+    ("share", "units", "gone"), [(0.05, 20, 1), (0.1, 30, 3), (0.07, 100, 7), (0.01, 5, 1), (0.5, 7, 4), (1, 4, 4)]
 )
 def test_a_share_is_rounded_up(share, units, gone):
     assert eraser(np.arange(units), linear(np.ones(units)), bins=[share])[0] == pytest.approx(gone)
@@ -298,6 +300,34 @@ def test_the_chance_of_dA_is_that_of_all_orders():
     assert other.chance == pytest.approx(np.mean(means), abs=4 * np.std(means) / 20)
 
 
+def test_what_is_left_out_costs_nothing():
+    sizes = {}
+    for name, choices in (("all", Choices()), ("few", Choices(steps=0, sets=0, orders=2))):
+        seen: list[int] = []
+        found = faithfulness(
+            {"a": np.arange(40.0)},
+            lambda rows, seen=seen: (seen.append(len(rows)), rows.sum(1) * 1.0)[1],
+            removal="mask",
+            choices=choices,
+        )
+        sizes[name] = sum(seen)
+        left_out = {"deletion", "insertion", "infidelity"} - set(found.row("a").figures)
+        assert left_out == (set() if name == "all" else {"deletion", "insertion", "infidelity"})
+    assert sizes["few"] <= 3 * 2 * 9 + 40 + 4 * 2 * 5 + 2
+    assert sizes["all"] > sizes["few"] + 128
+
+
+def test_the_best_row_by_each_metric_is_no_random_order():
+    found = faithfulness({"reversed": -np.arange(8.0), "equal": np.ones(8)}, linear(np.arange(8.0)), removal="mask")
+    for name in ("dA", "morf", "infidelity"):
+        assert found.best(name).method == "leave-one-out"
+    bad = replace(found, rows=tuple(row for row in found.rows if row.method in ("reversed", "random order")))
+    assert {bad.best(name).method for name in ("dA", "morf", "lerf")} == {"reversed"}
+    assert bad.best("max-sensitivity") is None
+    with pytest.raises(UsageError, match="`metric` must be one of"):
+        bad.best("accuracy")
+
+
 def test_max_sensitivity_is_measured_where_it_is_asked_for():
     relevances, scores = planted(1)
     near = {"perfect": lambda n: relevances["perfect"] * (1 + 0.01 * n)}
@@ -322,7 +352,7 @@ def test_what_cannot_be_measured_is_refused(relevances, told):
 
 
 def test_choices_out_of_range_are_refused():
-    for given_name, value in (("points", 1), ("orders", 1), ("sets", 0), ("near", 0), ("points", 2.5)):
+    for given_name, value in (("points", 1), ("orders", 1), ("steps", -1), ("sets", -1), ("near", 0), ("points", 2.5)):
         with pytest.raises(UsageError, match=f"`{given_name}` must be a whole number"):
             Choices(**{given_name: value})
     with pytest.raises(UsageError, match="Did you mean 'signed'"):
@@ -375,7 +405,8 @@ def test_paired_tests_tell_methods_apart(many, test):
     assert better.adjusted < 0.05
     assert {each.test for each in found.values()} == {test}
     assert found["blind", "constant"].adjusted > 0.2
-    assert all(each.p <= each.adjusted <= 1 for each in found.values())
+    chance = [each.p for each in found.values()]
+    assert [each.adjusted for each in found.values()] == holm(chance) != chance
     mean = np.mean([e.row("perfect").figures["dA"].value - e.row("blurred").figures["dA"].value for e in many])
     assert better.difference.value == pytest.approx(mean)
     with pytest.raises(UsageError, match="`metric` must be one of"):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
-from scipy.stats import bootstrap, wilcoxon
+from scipy.stats import bootstrap, norm, wilcoxon
 
 from clearhead.checks import samples
 from clearhead.checks.samples import averaged, finite, holm, paired, resampled
@@ -67,6 +67,14 @@ def test_signed_ranks_of_few_by_every_way_to_turn_signs():
     sums = [np.dot(signs, ranks) for signs in itertools.product((-1, 1), repeat=5)]
     observed = np.dot(np.sign(values), ranks)
     assert paired(values) == pytest.approx(np.mean(np.abs(sums) >= abs(observed)))
+
+
+def test_no_differences_are_ranked_and_then_left_out():
+    values = np.array([0.0] * 9 + [1.0, 2, 3, 4, 5, 6, -7, 8])
+    ranks = np.arange(10.0, 18)  # behind the nine that are 0
+    z = (ranks.sum() - 16 - ranks.sum() / 2) / np.sqrt((ranks**2).sum() / 4)
+    assert paired(values) == pytest.approx(2 * norm.sf(z), rel=1e-6)
+    assert paired(values) < paired(values[9:])
 
 
 @pytest.mark.parametrize("test", ["wilcoxon", "bootstrap"])

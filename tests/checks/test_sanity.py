@@ -138,6 +138,8 @@ def test_a_mean_is_of_steps_of_one_name_and_of_one_method():
         (pytest.approx(0.3), pytest.approx(0.6), 15),
         (None, 0.5, 20),
     ]
+    likely = [sanity("lrp", [step("all", size=0.6, units=9)]) for _ in range(4)]
+    assert [mean_sanity(likely[:n]).sane for n in (1, 4)] == [True, False]  # chance reaches less in the mean
     with pytest.raises(UsageError, match="one method"):
         mean_sanity([first, replace(second, method="ig")])
     assert sanity("lrp", [step(units=4)]).notes[0].startswith("Fewer than 5")

@@ -13,6 +13,7 @@ from clearhead.checks.faithfulness import (
     BINS,
     NEAR,
     SETS,
+    STEPS,
     Perturbed,
     deletion,
     eraser,
@@ -30,7 +31,7 @@ from clearhead.validations.figures import By
 from clearhead.validations.removals import LEAVE_ONE_OUT, RANDOM, REFERENCES
 
 Values = NDArray[np.float64]
-ORDERS = 20  # random orders that stand for chance
+ORDERS = 10  # random orders that stand for chance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,20 +40,22 @@ class Choices:
 
     `by` says whether the most positive (`signed`) or the largest (`size`) relevance goes first, `points` how many a
     curve has, `bins` which shares of units comprehensiveness and sufficiency are a mean over, `orders` how many random
-    orders stand for chance, `sets` how many sets of units infidelity is a mean over, `near` how many near inputs
-    max-sensitivity is the largest over.
+    orders stand for chance, `steps` how many deletion and insertion take at most, `sets` how many sets of units
+    infidelity is a mean over, `near` how many near inputs max-sensitivity is the largest over. `steps` or `sets` of 0
+    leave out what they are for. For n units a method costs at most 2n sets, a random order two per point and bin.
     """
 
     by: By = "signed"
     points: int = POINTS
     bins: tuple[float, ...] = BINS
     orders: int = ORDERS
+    steps: int = STEPS
     sets: int = SETS
     near: int = NEAR
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("points", 2), ("orders", 2), ("sets", 1), ("near", 1)):
+        for name, least in (("points", 2), ("orders", 2), ("steps", 0), ("sets", 0), ("near", 1)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise UsageError(f"`{name}` must be a whole number from {least} on; found {value!r}.")
@@ -114,25 +117,20 @@ def _units(relevances: Mapping[str, Values]) -> int:
 
 
 def _ordered(relevance: Values, scores: Scores, asked: Choices) -> tuple[dict[str, float], tuple[Removal, Removal]]:
-    """The figures that only depend on the order of units, and the curves."""
+    """The figures that only depend on the order of units, without those unit by unit, and the curves."""
     by, seed = asked.by, asked.seed
     most = curve(relevance, scores, "most", by=by, points=asked.points, seed=seed)
     least = curve(relevance, scores, "least", by=by, points=asked.points, seed=seed)
     whole, enough = eraser(relevance, scores, bins=asked.bins, by=by, seed=seed)
-    found = {
-        "dA": least.area - most.area,
-        "morf": most.area,
-        "lerf": least.area,
-        "comprehensiveness": whole,
-        "sufficiency": enough,
-        "deletion": deletion(relevance, scores, by=by, seed=seed),
-        "insertion": insertion(relevance, scores, by=by, seed=seed),
-    }
-    return found, (most, least)
+    areas = {"dA": least.area - most.area, "morf": most.area, "lerf": least.area}
+    return {**areas, "comprehensiveness": whole, "sufficiency": enough}, (most, least)
 
 
 def _chance(scores: Scored, asked: Choices) -> dict[str, Figure]:
-    """What random orders give: the mean of each figure, of dA 0 by symmetry, and how far single orders are from it."""
+    """What random orders give: the mean of each figure, of dA 0 by symmetry, and how far single orders are from it.
+
+    Deletion and insertion are given those of the curves, which they are but for the number of points.
+    """
     draw = np.random.default_rng(asked.seed)
     orders = [draw.permutation(scores.units).astype(np.float64) for _ in range(asked.orders)]
     drawn = [_ordered(each, scores, asked)[0] for each in orders]
@@ -142,7 +140,7 @@ def _chance(scores: Scored, asked: Choices) -> dict[str, Figure]:
         mean = 0.0 if name == "dA" else float(values.mean())
         deviation = float(np.sqrt(((values - mean) ** 2).sum() / (len(values) - (name != "dA"))))
         found[name] = _beside(float(values.mean()), mean, deviation)
-    return found
+    return {**found, **({"deletion": found["morf"], "insertion": found["lerf"]} if asked.steps else {})}
 
 
 def _beside(value: float, mean: float, deviation: float) -> Figure:
@@ -159,10 +157,14 @@ def _row(
     perturbed: Perturbed | None = None,
 ) -> Row:
     found, curves = _ordered(relevance, scores, asked)
+    if asked.steps:
+        for each, function in (("deletion", deletion), ("insertion", insertion)):
+            found[each] = function(relevance, scores, steps=asked.steps, by=asked.by, seed=asked.seed)
     figures = {
         each: _beside(value, chance[each].chance or 0.0, chance[each].spread or 0.0) for each, value in found.items()
     }
-    figures["infidelity"] = Figure(value=infidelity(relevance, scores, sets=asked.sets, seed=asked.seed))
+    if asked.sets:
+        figures["infidelity"] = Figure(value=infidelity(relevance, scores, sets=asked.sets, seed=asked.seed))
     if perturbed is not None:
         figures["max-sensitivity"] = Figure(value=max_sensitivity(relevance, perturbed, near=asked.near))
     return Row(method=name, figures=figures, curves=curves, reference=name in REFERENCES)
