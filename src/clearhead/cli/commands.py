@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,8 @@ from clearhead.cli.inputs import both_of, inputs_of
 from clearhead.cli.output import check_out, deliver, judge
 from clearhead.config import Settings, meanings
 from clearhead.errors import UsageError
+
+UNCUT = 1000  # columns of a table that no terminal cuts: a line for each setting
 
 
 @command
@@ -183,4 +186,4 @@ def config(*, config: flags.ConfigFile = None, **settings: Any) -> None:
     table = Table("setting", "value", "origin", "meaning", box=box.SIMPLE_HEAD, pad_edge=False)
     for name, meaning in said.items():
         table.add_row(*(Plain(cell) for cell in (name, flags.toml(values[name]), origins[name], meaning)))
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else UNCUT).print(table)
