@@ -11,8 +11,8 @@ from clearhead.errors import UsageError
 from clearhead.validations import Conservation, Figure, Finding, Thresholds
 
 
-def spread(value, *, best=4.0, high=0.5, low=None, removal="[MASK]") -> Removed:
-    figure = Figure(value=value, chance=0.0, spread=0.25, chance_low=-high, chance_high=high, low=low)
+def spread(value, *, best=4.0, low=None, removal="[MASK]") -> Removed:
+    figure = Figure(value=value, chance=0.0, spread=0.5 / Thresholds().random, low=low)
     return Removed(removal=removal, spread=figure, best=best)
 
 
@@ -51,6 +51,7 @@ def word(**given) -> str:
         ({"removed": (spread(0.5, best=0.6),)}, "care"),
         ({"removed": (spread(0.501, best=0.6),)}, "trust"),
         ({"removed": (spread(3.5, low=0.4),)}, "care"),
+        ({"removed": (Removed(removal="zero", spread=Figure(value=3.5), best=4.0),)}, "trust"),
         ({"removed": (spread(3.5, low=0.6),)}, "trust"),
         # books
         ({"conservation": Conservation(additive=True, error=1e-7, balanced=1)}, "trust"),
@@ -90,6 +91,7 @@ def test_every_rule_at_its_edge(given, expected):
         ({"unfaithful": 0.5}, {"removed": (spread(1.5),)}),
         ({"agrees": 0.8}, {"agreement": agrees(0.7)}),
         ({"steady": 0.1}, {"sensitivity": 0.2}),
+        ({"random": 2.0}, {"removed": (spread(0.6, best=0.7),)}),
     ],
 )
 def test_every_threshold_moves_its_rule(threshold, given):
@@ -134,8 +136,8 @@ def test_reasons_are_told_for_each_way_of_removing():
         "removed by zero, its dA is within what random orders reach",
     )
     assert found.evidence == (
-        "dA -0.10 of 4.0 ([MASK]), no better than a random order",
-        "dA 0.45 of 0.50 (zero), within what random orders reach",
+        "dA -0.10 of 4.0 ([MASK]; no better than a random order)",
+        "dA 0.45 of 0.50 (zero; within what random orders reach)",
     )
 
 

@@ -103,11 +103,19 @@ def _one(found: Removed, bar: Thresholds) -> list[Reason]:
         return [("reject", f"{named}, its order of units is no better than a random one")]
     if found.share is not None and found.share < bar.unfaithful:
         return [("reject", f"{named}, its dA is below {bar.unfaithful:.0%} of the best")]
-    if found.spread.beats_chance is False:
+    if _within(found.spread, bar):
         return [("care", f"{named}, its dA is within what random orders reach")]
     if found.share is not None and found.share < bar.faithful:
         return [("care", f"{named}, its dA is below {bar.faithful:.0%} of the best")]
     return []
+
+
+def _within(spread: Figure, bar: Thresholds) -> bool:
+    """Whether dA, of a mean the lower end of its interval, lies within what random orders reach."""
+    least = spread.value if spread.low is None else spread.low
+    if least is None or spread.chance is None or spread.spread is None:
+        return False
+    return least <= spread.chance + bar.random * spread.spread
 
 
 def _no_better(spread: Figure) -> bool:
@@ -145,7 +153,7 @@ RULES: tuple[Rule, ...] = (_sane, _faithful, _balanced, _agreed, _steady)
 def _told(found: Evidence, bar: Thresholds) -> list[str]:
     """The evidence in short, in the order in which it is read."""
     few = [reason for _, reason in _few(found, bar)]
-    return [*few, *_books(found), *_ranks(found), *_areas(found), *_dependence(found), *_motion(found, bar)]
+    return [*few, *_books(found), *_ranks(found), *_areas(found, bar), *_dependence(found), *_motion(found, bar)]
 
 
 def _books(found: Evidence) -> list[str]:
@@ -169,15 +177,17 @@ def _ranks(found: Evidence) -> list[str]:
     return [f"rank agreement {number(figure.value)} with {found.against}{chance}"]
 
 
-def _areas(found: Evidence) -> list[str]:
+def _areas(found: Evidence, bar: Thresholds) -> list[str]:
     known = [each for each in found.removed if each.spread.value is not None]
     told = []
     for each in known:
         best = f" of {_digits(each.best)}" if each.best is not None else ""
-        place = f" ({each.removal})" if len(known) > 1 else ""
-        chance = ", within what random orders reach" if each.spread.beats_chance is False else ""
-        chance = ", no better than a random order" if _no_better(each.spread) else chance
-        told.append(f"dA {_digits(each.spread.value)}{best}{place}{chance}")
+        beside = [each.removal] if len(known) > 1 else []
+        if _no_better(each.spread):
+            beside.append("no better than a random order")
+        elif _within(each.spread, bar):
+            beside.append("within what random orders reach")
+        told.append(f"dA {_digits(each.spread.value)}{best}" + (f" ({'; '.join(beside)})" if beside else ""))
     return told
 
 

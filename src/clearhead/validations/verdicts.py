@@ -40,6 +40,7 @@ class Thresholds:
     fewest_units: int = _named(5, "units below which ranks mean little, and nothing is said")
     conservation: float = _named(1e-4, "largest conservation error with which the books of a method balance")
     agrees: float = _named(0.5, "rank correlation from which on two methods are said to agree")
+    random: float = _named(1.645, "standard deviations of random orders that dA must exceed to be more than chance")
     faithful: float = _named(0.75, "share of the best method's dA from which on a method may be trusted")
     unfaithful: float = _named(0.25, "share of the best method's dA below which a method is not to be used")
     weights: float = _named(0.5, "rank correlation with a randomised model from which on weights do not matter")
