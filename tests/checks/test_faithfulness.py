@@ -295,6 +295,9 @@ def test_the_chance_of_dA_is_that_of_all_orders():
     figure = found.row("a").figures["dA"]
     assert figure.chance == 0
     assert figure.spread == pytest.approx(np.std(every), rel=0.1)
+    figures = found.row("random order").figures
+    assert (figures["deletion"], figures["insertion"]) == (figures["morf"], figures["lerf"])
+    assert figures["morf"] != figures["lerf"]
     other = found.row("a").figures["morf"]
     means = [curve(np.array(order, dtype=float), scores).area for order in itertools.permutations(range(6))]
     assert other.chance == pytest.approx(np.mean(means), abs=4 * np.std(means) / 20)
