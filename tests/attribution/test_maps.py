@@ -97,9 +97,10 @@ def test_what_was_not_there_yet_has_no_part(method: str) -> None:
 @pytest.mark.parametrize("method", APPLY)
 @pytest.mark.parametrize("name", [BERT, GPT2, VIT, BART])
 def test_a_list_gives_what_each_input_gives_alone(name: str, method: str) -> None:
-    inputs = list(gallery(name).inputs[:3])
-    for one, found in zip(inputs, explained(name, method, inputs), strict=True):
-        for row, alone in zip(rows_of(found), rows_of(explained(name, method, one)), strict=True):
+    inputs = list(gallery(name).inputs[: 2 if name == BART else 3])
+    few = {"steps": 8} if method == "integrated-gradients" else {}
+    for one, found in zip(inputs, explained(name, method, inputs, **few), strict=True):
+        for row, alone in zip(rows_of(found), rows_of(explained(name, method, one, **few)), strict=True):
             np.testing.assert_allclose(row.relevance, alone.relevance, rtol=1e-5, atol=1e-6)
             assert (row.units, row.notes, row.warnings) == (alone.units, alone.notes, alone.warnings)
 
@@ -145,7 +146,7 @@ def test_digits_and_translations_add_up(method: str) -> None:
     assert len(r.units) == len([unit for unit in r.units if unit.box])
     assert r.base_value + r.relevance.sum() == pytest.approx(r.value, abs=0.01 * abs(r.value - r.base_value) + 1e-5)
     translate = FeatureAttributor(AttentionVisualizer.from_pretrained("clearhead/translate"))
-    found = translate.attribute("Two dogs play.", method, continuation="Zwei Hunde", **few)
+    found = translate.attribute("Two dogs play.", method, continuation="Zwei", **few)
     for row in found:
         difference = row.value - row.base_value
         assert row.base_value + row.relevance.sum() == pytest.approx(row.value, abs=0.01 * abs(difference) + 1e-5)
