@@ -126,6 +126,22 @@ def test_experts_that_are_chosen_otherwise_are_booked() -> None:
     assert found.warnings
 
 
+def test_a_baseline_next_to_which_the_model_jumps_is_doubted() -> None:
+    """A norm of all units turns the zero vector, and what is next to it, into vectors of length 1."""
+
+    class Jumping(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return (x / (x.pow(2).mean((1, 2), keepdim=True) + 1e-12).sqrt()).sum(-1)[:, :2]
+
+    av = AttentionVisualizer(Jumping().eval())
+    x = torch.tensor([[[1.0, 2.0], [0.5, -3.0], [2.0, 2.0]]])
+    far = torch.tensor([[[2.0, 1.0], [1.0, 1.0], [-1.0, 0.5]]])
+    found = av.explain({"x": x}, method="secant", baseline=torch.zeros_like(x), target=1)
+    assert np.abs(found.relevance).sum() > 1e3 * max(abs(found.value), abs(found.base_value))
+    assert any("jumps next to this baseline" in warning for warning in found.warnings)
+    assert not av.explain({"x": x}, method="secant", baseline=far, target=1).warnings
+
+
 def test_a_question_without_a_baseline_is_refused() -> None:
     from clearhead.config import Settings
     from clearhead.relevance.secant import secant

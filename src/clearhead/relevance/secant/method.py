@@ -22,6 +22,8 @@ from clearhead.relevance.secant.pairs import Pairs
 from clearhead.relevance.secant.table import ROWS
 from clearhead.relevance.watched import Asked, Doubt, Watched, forward
 
+CANCELS = 1e3  # times the larger value, that relevances of both signs may add up to
+
 P = TypeVar("P", bound=Pairs)
 Triple = tuple[Tensor, Tensor, Tensor]  # of the input; of the baseline that followed it; of the baseline alone
 
@@ -42,7 +44,7 @@ def secant(question: Question, settings: Settings) -> Iterator[tuple[int, Releva
             for baseline in question.baselines
         ]
         for found in zip(*each, strict=True):
-            yield found[0][0], _averaged([one for _, one in found])
+            yield found[0][0], _averaged([_doubted(one) for _, one in found])
 
 
 class _Difference(Watched):
@@ -138,6 +140,21 @@ def _beside(pairs: Pairs, output: Any, alone: Any) -> Iterator[Triple]:
     elif isinstance(output, (list, tuple)) and isinstance(alone, (list, tuple)):
         for mine, theirs in zip(output, alone, strict=False):
             yield from _beside(pairs, mine, theirs)
+
+
+# ---- baselines that say little -------------------------------------------------------------------------------------
+
+
+def _doubted(found: RelevanceMap) -> RelevanceMap:
+    """The map, with a warning where what units take and give cancels almost entirely: between them a function jumps."""
+    size = float(np.abs(found.relevance).sum())
+    if size <= CANCELS * max(abs(found.value), abs(found.base_value)):
+        return found
+    warning = (
+        f"What units give and take adds up to {size:.2g}, for a difference of {found.value - found.base_value:.3g}: "
+        "the model all but jumps next to this baseline, as norms do at the zero vector. Choose another one."
+    )
+    return replace(found, warnings=(*found.warnings, warning))
 
 
 # ---- several baselines ---------------------------------------------------------------------------------------------
