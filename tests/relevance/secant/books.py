@@ -46,12 +46,14 @@ def difference_of(
     *,
     model: nn.Module | None = None,
     rounding: float | None = None,
+    least: float = 0.0,
     leaks: bool = False,
 ):
     """The difference f(x) - f(b) as the engine shares it out, held against all that is promised of it.
 
     Value and base are those of plain calls, the books close, every share is difference times multiplier, what was
-    given is left alone; and unless `leaks` are expected, nothing is in the ledger.
+    given is left alone; and unless `leaks` are expected, nothing is in the ledger. `rounding` is relative to all that
+    moves, `least` is what it may come to where next to nothing does.
     """
     rounding = ROUNDING[inputs[0].dtype] if rounding is None else rounding
     with torch.no_grad():
@@ -69,9 +71,10 @@ def difference_of(
         assert torch.equal(source.relevance, (x.double() - b.double()) * source.gradient.double())
     assert len(p.sources) >= len(inputs)
     scale = moved(p)
-    assert abs(p.value - value) <= rounding * scale, (p.value, value)
-    assert abs(p.base - base) <= rounding * scale, (p.base, base)
-    assert gap(p) <= rounding, (p.value, p.base, gap(p), p.ledger)
+    allowed = rounding * scale + least
+    assert abs(p.value - value) <= allowed, (p.value, value)
+    assert abs(p.base - base) <= allowed, (p.base, base)
+    assert gap(p) * scale <= allowed, (p.value, p.base, gap(p), p.ledger)
     if not leaks:
         assert p.ledger == ()
     return p

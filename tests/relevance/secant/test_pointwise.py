@@ -106,7 +106,7 @@ CASES: dict[str, Case] = {
     "erfc": Case(torch.erfc, mpmath.erfc, noise=True),
     "sin": Case(torch.sin, mpmath.sin),
     "cos": Case(torch.cos, mpmath.cos),
-    "tan": Case(lambda x: torch.tan(x / (1 + x.abs())), lambda x: mpmath.tan(x / (1 + abs(x))), kinks=(0,)),
+    "tan": Case(lambda x: torch.tan(torch.tanh(x)), lambda x: mpmath.tan(mpmath.tanh(x))),  # away from its poles
     "sinh": Case(torch.sinh, mpmath.sinh),
     "cosh": Case(torch.cosh, mpmath.cosh),
     "asinh": Case(torch.asinh, mpmath.asinh),
@@ -176,7 +176,8 @@ def check(name: str, points: list[tuple[float, float]], dtype: torch.dtype) -> i
     if not answers:
         return 0
     x, b = (torch.tensor([getattr(j, at) for j in answers], dtype=dtype) for at in "xb")
-    p = difference_of(lambda t: case.torch(t).double().sum(), [x], [b], rounding=64 * torch.finfo(dtype).eps ** (2 / 3))
+    handed, least = 64 * torch.finfo(dtype).eps ** (2 / 3), sum(j.of_share for j in answers)
+    p = difference_of(lambda t: case.torch(t).double().sum(), [x], [b], rounding=handed, least=least)
     native = case.torch(x).double() - case.torch(b).double()
     for j, m, R, dy in zip(answers, p.sources[0].gradient, p.sources[0].relevance, native, strict=True):
         assert abs(float(R) - float(dy)) <= j.of_share, f"share {float(R)} of {float(dy)} at {j}"
