@@ -164,6 +164,25 @@ def _within_a_turn(h: Tensor, slope: Tensor, change: Tensor) -> Tensor:
     return torch.where(h.abs() < 0.5, slope.mul_(over(h.sin(), h, 1.0)), change.div_(2 * h))
 
 
+def sinh(x: Tensor, b: Tensor, at_x: Tensor, at_b: Tensor) -> Tensor:
+    r"""$\cosh\bar x\,\frac{\sinh(d/2)}{d/2}$."""
+    half = (x - b) / 2
+    return over(half.sinh(), half, 1.0).mul_(middle(x, b).cosh())
+
+
+def cosh(x: Tensor, b: Tensor, at_x: Tensor, at_b: Tensor) -> Tensor:
+    r"""$\sinh\bar x\,\frac{\sinh(d/2)}{d/2}$."""
+    half = (x - b) / 2
+    return over(half.sinh(), half, 1.0).mul_(middle(x, b).sinh())
+
+
+def softsign(x: Tensor, b: Tensor, at_x: Tensor, at_b: Tensor) -> Tensor:
+    r"""$\frac{1}{(1 + |x|)(1 + |b|)}$, times $1 + \frac{2|x||b|}{|x| + |b|}$ where the signs differ."""
+    size, other = x.abs(), b.abs()
+    across = torch.where((x < 0) == (b < 0), 0.0, 2 * size * (other / (size + other)))
+    return across.add_(1).div_(1 + size).div_(1 + other)
+
+
 def bent(kinked: Pointwise) -> Slope:
     """The quotient of a function with kinks, near which a derivative says nothing; torch's own at d = 0."""
 

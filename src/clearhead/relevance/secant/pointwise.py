@@ -108,6 +108,9 @@ _CLOSED: dict[str, Slope] = {
     "sqrt": numerics.sqrt,
     "rsqrt": numerics.rsqrt,
     "reciprocal": numerics.reciprocal,
+    "sinh": numerics.sinh,
+    "cosh": numerics.cosh,
+    "softsign": numerics.softsign,
     "square": numerics.square,
     "log": numerics.log,
     "expm1": numerics.expm1,
@@ -116,7 +119,7 @@ _CLOSED: dict[str, Slope] = {
     "cos": numerics.cos,
 }
 _STRAIGHT = "gelu mish softplus logsigmoid".split()  # but for a stretch round 0
-_SMOOTH = "erf erfc tan sinh cosh asinh atan softsign tanhshrink log1p".split()
+_SMOOTH = "erf erfc tan asinh atan tanhshrink log1p".split()
 _ANY_SCALE = "log2 log10".split()
 _BENT = (
     "relu leaky_relu rrelu prelu abs threshold relu6 hardtanh hardswish hardsigmoid hardshrink softshrink elu selu "
