@@ -6,8 +6,9 @@ draw them, and biases and norms are not the identity, so that values are far fro
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -242,6 +243,13 @@ def gallery(name: str) -> Entry:
     if task == "masked-lm":
         inputs = tuple(text.format(mask=processor.mask_token) for text in inputs)
     return Entry(name=name, task=task, model=model, processor=processor, inputs=inputs)
+
+
+@cache
+def exact(name: str) -> Entry:
+    """The same in float64, where two ways to one number agree although what they add up cancels."""
+    one = gallery(name)
+    return replace(one, model=copy.deepcopy(one.model).double())
 
 
 def names(*tasks: str) -> list[str]:

@@ -12,7 +12,7 @@ import torch
 
 from clearhead import AttentionVisualizer, RelevanceMap
 from clearhead.generations import GenerationMap
-from tasks.gallery import Entry, gallery
+from tasks.gallery import Entry, exact, gallery
 
 ROUNDING = 1e-6  # of a logit: a value near 0 is a difference of numbers that are not
 STEPS = 5  # how many tokens are produced where a model goes on by itself
@@ -35,6 +35,12 @@ class Expected:
 @cache
 def door(name: str) -> AttentionVisualizer:
     one = gallery(name)
+    return AttentionVisualizer(one.model, one.processor)
+
+
+@cache
+def exact_door(name: str) -> AttentionVisualizer:
+    one = exact(name)
     return AttentionVisualizer(one.model, one.processor)
 
 

@@ -15,8 +15,8 @@ from clearhead.errors import ModelError
 from clearhead.generations import GenerationMap
 from clearhead.relevance import watched as method
 from clearhead.relevance.engine import Recording
-from tasks.gallery import Entry, gallery, names
-from tasks.plainly import balanced, door, rows_of, same
+from tasks.gallery import Entry, exact, names
+from tasks.plainly import balanced, exact_door, rows_of, same
 
 WRITERS = names("causal-lm", "encoder-decoder")
 CONTINUED = {"causal-lm": " walking in the park", "encoder-decoder": "Zwei junge Leute gehen"}
@@ -46,7 +46,7 @@ class Counting(nn.Module):
 
 
 def counting(name: str) -> tuple[AttentionVisualizer, Counting]:
-    one = gallery(name)
+    one = exact(name)
     model = Counting(one.model)
     return AttentionVisualizer(model, one.processor, task=one.task), model
 
@@ -72,13 +72,13 @@ def sent_back(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_list_of_what_models_write_equals_its_members(name: str, way: str, sent_back: list[int]) -> None:
     """Prompts of different lengths, and texts too, are padded, and the n-th rows of all go back together."""
-    one = gallery(name)
-    found = door(name).explain(list(one.inputs), **WAYS[way](one))
+    one = exact(name)
+    found = exact_door(name).explain(list(one.inputs), **WAYS[way](one))
     assert max(sent_back) == len(one.inputs)
     longest = max(len(rows_of(each)) for each in found)
     assert longest <= len(sent_back) <= longest + 2  # a row whose books close only just is looked at again, alone
     for each, given in zip(found, one.inputs, strict=True):
-        alone = door(name).explain(given, **WAYS[way](one))
+        alone = exact_door(name).explain(given, **WAYS[way](one))
         assert type(each) is type(alone)
         for row, other in zip(rows_of(each), rows_of(alone), strict=True):
             same(row, other)
@@ -89,8 +89,8 @@ def test_a_list_of_what_models_write_equals_its_members(name: str, way: str, sen
 @pytest.mark.parametrize("name", WRITERS)
 def test_members_of_a_list_may_have_different_numbers_of_rows(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A text ends where a token of its own is made the end, so that some members are longer than others."""
-    one = gallery(name)
-    ends = door(name).explain(one.inputs[1], generate=2)[1].target.index
+    one = exact(name)
+    ends = exact_door(name).explain(one.inputs[1], generate=2)[1].target.index
     monkeypatch.setattr(one.model.config, "eos_token_id", ends)
     monkeypatch.setattr(one.model.generation_config, "eos_token_id", ends)
     av, model = counting(name)
@@ -104,8 +104,8 @@ def test_members_of_a_list_may_have_different_numbers_of_rows(name: str, monkeyp
 
 def test_next_tokens_and_whole_texts_are_not_mixed_up() -> None:
     """Rows come in the order of their tokens, each in the map of its prompt."""
-    one = gallery("causal-lm/gpt2")
-    for each, prompt in zip(door(one.name).explain(list(one.inputs), generate=4), one.inputs, strict=True):
+    one = exact("causal-lm/gpt2")
+    for each, prompt in zip(exact_door(one.name).explain(list(one.inputs), generate=4), one.inputs, strict=True):
         assert isinstance(each, GenerationMap)
         assert [row.target.position for row in each] == list(range(4))
         assert each.texts["input"] == prompt
@@ -117,7 +117,7 @@ def test_next_tokens_and_whole_texts_are_not_mixed_up() -> None:
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 40])
 @pytest.mark.parametrize("name", WRITERS)
 def test_rows_are_the_same_however_many_are_explained_together(name: str, size: int) -> None:
-    one = gallery(name)
+    one = exact(name)
     av, model = counting(name)
     found = av.explain(one.inputs[0], generate=5, batch_size=size)
     assert model.batches == [min(size, len(found))]
@@ -129,7 +129,7 @@ def test_rows_are_the_same_however_many_are_explained_together(name: str, size: 
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_generation_takes_one_forward_pass_and_few_backward_passes(name: str, sent_back: list[int]) -> None:
     av, model = counting(name)
-    found = av.explain(gallery(name).inputs[0], generate=10)
+    found = av.explain(exact(name).inputs[0], generate=10)
     assert model.batches == [min(batches.ROWS, len(found))]
     assert sum(sent_back) == len(found)
     assert len(sent_back) == -(-len(found) // batches.ROWS)
@@ -138,14 +138,14 @@ def test_a_generation_takes_one_forward_pass_and_few_backward_passes(name: str, 
 def test_long_texts_are_explained_fewer_rows_at_a_time(monkeypatch: pytest.MonkeyPatch, sent_back: list[int]) -> None:
     monkeypatch.setattr(batches, "POSITIONS", 30)
     av, _ = counting("causal-lm/gpt2")
-    found = av.explain(gallery("causal-lm/gpt2").inputs[0], generate=6)
+    found = av.explain(exact("causal-lm/gpt2").inputs[0], generate=6)
     assert max(sent_back) == 30 // len(found[-1].units)
 
 
 def test_where_memory_runs_out_fewer_rows_are_explained_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also half-way: rows that are known are not explained again."""
     name, rounds = "causal-lm/gpt2", []
-    whole = door(name).explain(gallery(name).inputs[0], generate=8, batch_size=1)
+    whole = exact_door(name).explain(exact(name).inputs[0], generate=8, batch_size=1)
     explain = Recording.explain
 
     def short(self: Recording, *values: torch.Tensor, keep: bool = False) -> Any:
@@ -155,7 +155,7 @@ def test_where_memory_runs_out_fewer_rows_are_explained_at_a_time(monkeypatch: p
         return explain(self, *values, keep=keep)
 
     monkeypatch.setattr(Recording, "explain", short)
-    found = door(name).explain(gallery(name).inputs[0], generate=8, batch_size=4)
+    found = exact_door(name).explain(exact(name).inputs[0], generate=8, batch_size=4)
     assert rounds == [4, 4, 2, 2]
     for row, other in zip(found, whole, strict=True):
         same(row, other)
@@ -169,17 +169,17 @@ def test_where_memory_does_not_suffice_for_one_row_it_is_told(monkeypatch: pytes
 
     monkeypatch.setattr(Recording, "explain", none)
     with pytest.raises(ModelError, match="Memory ran out for one input"):
-        door("causal-lm/gpt2").explain(gallery("causal-lm/gpt2").inputs[0], generate=8)
+        exact_door("causal-lm/gpt2").explain(exact("causal-lm/gpt2").inputs[0], generate=8)
 
 
 def test_what_a_batch_does_not_tell_apart_is_watched_alone_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Such a model costs a forward pass per copy, not one per row, and its rows are the same."""
     name = "causal-lm/gpt2"
     av, model = counting(name)
-    plain = av.explain(gallery(name).inputs[0], generate=6, batch_size=1)
+    plain = av.explain(exact(name).inputs[0], generate=6, batch_size=1)
     model.batches.clear()
     monkeypatch.setattr(method, "_told_apart", lambda _: False)
-    found = av.explain(gallery(name).inputs[0], generate=6, batch_size=2)
+    found = av.explain(exact(name).inputs[0], generate=6, batch_size=2)
     assert model.batches == [2, 1, 1]
     for row, other in zip(found, plain, strict=True):
         same(row, other)
@@ -191,10 +191,10 @@ def test_what_a_batch_does_not_tell_apart_is_watched_alone_once(monkeypatch: pyt
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_row_of_a_stream_comes_before_the_next_is_computed(name: str, sent_back: list[int]) -> None:
     av, model = counting(name)
-    whole = av.explain(gallery(name).inputs[0], generate=5)
+    whole = av.explain(exact(name).inputs[0], generate=5)
     model.batches.clear()
     sent_back.clear()
-    for n, row in enumerate(av.stream(gallery(name).inputs[0], generate=5)):
+    for n, row in enumerate(av.stream(exact(name).inputs[0], generate=5)):
         assert sent_back == [1] * (n + 1)
         same(row, whole[n])
     assert model.batches == [1]
@@ -223,7 +223,7 @@ def test_there_is_a_bar_on_a_terminal_where_many_maps_come(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
-    door("causal-lm/gpt2").explain(given, **asking)
+    exact_door("causal-lm/gpt2").explain(given, **asking)
     out, err = capsys.readouterr()
     assert not out
     assert ("explaining" in err) == (terminal and unit is not None)

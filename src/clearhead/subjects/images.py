@@ -34,8 +34,8 @@ def is_image(given: object) -> bool:
     return isinstance(given, (Path, np.ndarray)) or type(given).__module__.partition(".")[0] == "PIL"
 
 
-def read(processor: Any, given: Any, config: Any, *, pixels: bool, device: torch.device) -> Encoded:
-    """An image as its model takes it; units are the model's patches, or all pixels.
+def read(processor: Any, given: Any, config: Any, *, pixels: bool, device: torch.device, dtype: torch.dtype) -> Encoded:
+    """An image as its model takes it, in numbers of the model's type; units are the model's patches, or all pixels.
 
     `given` is a Pillow image, a path, or an array of bytes [height, width] or [height, width, 3]. Raises UsageError
     for anything else, and for what cannot be opened or is too large.
@@ -48,7 +48,7 @@ def read(processor: Any, given: Any, config: Any, *, pixels: bool, device: torch
             f"{tuple(values.shape)}. Pass tensors and a target function."
         )
     grid = _grid(values, config, pixels=pixels)
-    tensor = values.to(device=device)
+    tensor = values.to(device=device, dtype=dtype)
     layout = Layout(units=_units(grid, values.shape[-2], values.shape[-1]), grid=grid)
     return Encoded(
         part=Pass(tensors={"pixel_values": tensor}, explained=("pixel_values",)),

@@ -27,6 +27,7 @@ class Setting:
     pooling: str
     labels: Mapping[int, str]
     device: torch.device
+    dtype: torch.dtype
     truncate: bool
     pixels: bool
 
@@ -54,7 +55,7 @@ class Setting:
     def image(self, given: Any) -> Encoded:
         """An image, by the part of the processor that reads images."""
         processor = getattr(self.processor, "image_processor", self.processor)
-        return images.read(processor, given, self.config, pixels=self.pixels, device=self.device)
+        return images.read(processor, given, self.config, pixels=self.pixels, device=self.device, dtype=self.dtype)
 
     def token_id(self, wanted: Wanted, name: str) -> int | None:
         """The id of the target or of another token named in `wanted`."""

@@ -131,6 +131,7 @@ class Subject:
             pooling=self._loaded.pooling,
             labels=self.labels,
             device=self._device(),
+            dtype=self._dtype(),
             truncate=settings.truncate,
             pixels=pixels,
         )
@@ -144,7 +145,7 @@ class Subject:
             items=tuple(replace(item, warnings=(*self._loaded.warnings, *item.warnings)) for item in items),
             recipe=Recipe(
                 settings=settings.as_dict(),
-                dtype=self._dtype(),
+                dtype=str(self._dtype()).removeprefix("torch."),
                 versions=_versions(),
                 model_fingerprint=self.fingerprint(),
             ),
@@ -153,9 +154,9 @@ class Subject:
     def _device(self) -> torch.device:
         return next((p.device for p in self.model.parameters()), torch.device("cpu"))
 
-    def _dtype(self) -> str:
+    def _dtype(self) -> torch.dtype:
         kinds = (p.dtype for p in self.model.parameters() if p.is_floating_point())
-        return str(next(kinds, torch.float32)).removeprefix("torch.")
+        return next(kinds, torch.float32)
 
     def fingerprint(self) -> str:
         """A short hash of the model's class, and of shapes, types and a sample of the values of its weights."""
