@@ -26,7 +26,7 @@ from clearhead.headreports import HeadReport, Pruning
 from clearhead.heads import importance as measures
 from clearhead.heads import pruning
 from clearhead.heads.cases import posed, recipe
-from clearhead.heads.documents import read
+from clearhead.subjects.documents import read
 from clearhead.heads.store import Store
 
 EVEN = math.log(2)  # the loss below which one of two classes is right

@@ -123,8 +123,8 @@ def test_help_lists_every_setting_with_its_meaning_and_words():
 
 
 def test_the_words_in_the_help_are_the_librarys():
+    from clearhead.regrouping import UNITS
     from clearhead.subjects import TASKS, loading
-    from clearhead.visualizer import UNITS
 
     assert cli.TASKS.split(", ") == list(TASKS)
     assert cli.UNITS.split("|") == list(UNITS)

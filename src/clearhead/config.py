@@ -140,8 +140,23 @@ def meanings() -> dict[str, str]:
     }
 
 
+THRESHOLDS = "thresholds"  # the table of a settings file that says where verdicts turn
+
+
 def read(path: str | Path) -> dict[str, Any]:
     """The settings of a TOML file, at its top level or under `[clearhead]`. Raises UsageError if it cannot be read."""
+    return {name: value for name, value in _section(path).items() if name != THRESHOLDS}
+
+
+def thresholds(path: str | Path) -> dict[str, Any]:
+    """The thresholds of verdicts in a TOML file, the table `thresholds` among the settings. Raises UsageError."""
+    found = _section(path).get(THRESHOLDS, {})
+    if not isinstance(found, Mapping):
+        raise UsageError(f"`{THRESHOLDS}` in {path} must be a table of numbers by name; found {found!r}.")
+    return dict(found)
+
+
+def _section(path: str | Path) -> dict[str, Any]:
     if sys.version_info >= (3, 11):
         import tomllib
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -11,42 +11,37 @@ from typing import Any, Literal, overload
 from torch import nn
 from tqdm import tqdm
 
-from clearhead import batches, comparing, methods
+from clearhead import batches, comparing, methods, validating
 from clearhead.attention.looking import look
 from clearhead.attentions import AttentionMaps
-from clearhead.checks import judged
+from clearhead.checks import Choices, judged
 from clearhead.comparisons import Comparison
 from clearhead.config import Settings
-from clearhead.errors import ClearheadError, UsageError, choice
+from clearhead.errors import ClearheadError, UsageError
 from clearhead.generations import GenerationMap
 from clearhead.headreports import HeadReport, Pruning
 from clearhead.heads.report import Heads, Removed
 from clearhead.maps import RelevanceMap
 from clearhead.question import Question
+from clearhead.regrouping import Units, check_units, regrouping
 from clearhead.subjects import (
     TENSORS,
     Loaded,
     Score,
     Subject,
     Wanted,
+    check_kinds,
     check_pooling,
     check_task,
-    kind,
     load,
     one_each,
     task_of,
 )
+from clearhead.validating import Judging, Methods
+from clearhead.validations import Evaluation, Validation
 
 Input = Any  # a text, an image or its path, a pair of these, or a mapping of tensors
-Units = Literal["token", "word", "sentence", "patch", "pixel"] | Sequence[tuple[int, int]]
 Found = RelevanceMap | GenerationMap
-UNITS: dict[str, Callable[[Any], Any]] = {
-    "token": lambda found: found,
-    "word": lambda found: found.words(),
-    "sentence": lambda found: found.sentences(),
-    "patch": lambda found: found,
-    "pixel": lambda found: found,
-}
 
 
 class AttentionVisualizer:
@@ -182,12 +177,12 @@ class AttentionVisualizer:
             baseline=baseline,
         )
         methods.check(chosen, asked)
-        regroup = _regrouping(units)
+        regroup = regrouping(units)
         if not isinstance(inputs, list):
             question = self._question(inputs, replace(asked, target=_one(target)), chosen, units)
             found = list(self._rows(question, chosen))
             return regroup(_whole(question, found))
-        _check_kinds(inputs)
+        check_kinds(inputs)
         return self._listed(inputs, one_each(target, len(inputs)), asked, chosen, units)
 
     def stream(self, inputs: Input, *, units: Units | None = None, **asked: Any) -> Iterator[RelevanceMap]:
@@ -199,7 +194,7 @@ class AttentionVisualizer:
         wanted = Wanted(**{name: asked.pop(name) for name in names if name in asked})
         chosen = self._settings(asked)
         methods.check(chosen, wanted)
-        regroup = _regrouping(units)
+        regroup = regrouping(units)
         by_itself = replace(chosen, batch_size=1)  # so that no row waits for another
         for each in self._rows(self._question(inputs, wanted, chosen, units), by_itself):
             yield regroup(each)
@@ -216,6 +211,38 @@ class AttentionVisualizer:
         wanted, settings = comparing.parted(asked)
         chosen, scalar = self._settings(settings), Wanted(target=target, **wanted)
         return comparing.compare(self._subject, a, b, scalar, chosen, by_position=by_position)
+
+    def validate(
+        self,
+        inputs: Input,
+        methods: Methods | None = None,
+        *,
+        removals: Sequence[str] | None = None,
+        against: str | None = None,
+        choices: Choices | None = None,
+        thresholds: Mapping[str, float] | None = None,
+        **asked: Any,
+    ) -> Validation:
+        """How far to trust the explanations of one prediction: a verdict on each method, with its evidence.
+
+        `methods`: names, also `"lrp:attnlrp"` for a preset, or a mapping from names of your own to settings; by
+        default lrp, secant, integrated-gradients, gradient-attention and rollout. `removals`: how units are removed,
+        at least one of `"mask"`, `"pad"`, `"zero"`, `"mean"`, `"blur"`, `"attention-mask"`, `"delete"`; by default as
+        the baseline has it, and a second way. `against`: the method that agreement is quoted with. `choices`: how
+        faithfulness is measured. `thresholds`: where verdicts turn, by name; others are those of the settings file.
+        `asked` holds what else `explain` takes, for one prediction: of a text that the model writes its summed
+        log-probability, unless `position` says which token. Raises what `explain` raises.
+        """
+        how = {"removals": removals, "against": against, "choices": choices, "thresholds": thresholds}
+        return validating.validate(self._subject, inputs, *self._judging(methods, {**how, **asked}))
+
+    def evaluate(self, data: Any, methods: Methods | None = None, **asked: Any) -> Evaluation:
+        """How far to trust methods on a data set: means with intervals, paired tests, verdicts, what was skipped.
+
+        `data`: inputs in a list, a generator or a column, a file with one in each line, or a folder of images. Takes
+        what `validate` takes. Raises what `explain` raises.
+        """
+        return validating.evaluate(self._subject, data, *self._judging(methods, asked))
 
     @overload
     def attention(self, inputs: list[Input], **wanted: Any) -> list[AttentionMaps]: ...
@@ -242,7 +269,7 @@ class AttentionVisualizer:
         chosen = self._settings(settings)
         wanted = Wanted(target=target, generate=generate, continuation=continuation)
         if isinstance(inputs, list):
-            _check_kinds(inputs)
+            check_kinds(inputs)
             return [look(self._subject.question(each, wanted, chosen)) for each in inputs]
         return look(self._subject.question(inputs, wanted, chosen))
 
@@ -315,9 +342,13 @@ class AttentionVisualizer:
         earlier = {} if "preset" in given else self._given
         return Settings.resolve(file=file, **{**earlier, **given})[0]
 
+    def _judging(self, methods: Methods | None, asked: dict[str, Any]) -> tuple[Wanted, Judging]:
+        """What is explained, and how methods are judged."""
+        return validating.judging(methods, asked, self._settings, asked.get("config", self._config))
+
     def _question(self, one: Any, wanted: Wanted, settings: Settings, units: Units | None) -> Question:
         question = self._subject.question(one, wanted, settings, pixels=units == "pixel")
-        _check_units(question, units)
+        check_units(question, units)
         return question
 
     def _rows(self, question: Question, settings: Settings) -> Iterator[RelevanceMap]:
@@ -331,7 +362,7 @@ class AttentionVisualizer:
     def _listed(
         self, inputs: list[Any], targets: list[Any], asked: Wanted, settings: Settings, units: Units | None
     ) -> list[Any]:
-        regroup, posed = _regrouping(units), list[Question]()
+        regroup, posed = regrouping(units), list[Question]()
 
         def questions() -> Iterator[Question]:
             for n, (one, target) in enumerate(zip(inputs, targets, strict=True), 1):
@@ -361,39 +392,3 @@ def _one(target: Score | list[Score]) -> Score:
     if isinstance(target, list):
         raise UsageError("A list of targets is for a list of inputs; found one input. Give one target.")
     return target
-
-
-def _regrouping(units: Units | None) -> Callable[[Any], Any]:
-    """From what was found to the same in other units. Raises UsageError for an unknown word."""
-    if units is None:
-        return UNITS["token"]
-    if isinstance(units, str):
-        if units not in UNITS:
-            raise choice("units", units, UNITS)
-        change = UNITS[units]
-    else:
-
-        def change(found: Any) -> Any:
-            return found.spans(units)
-
-    return lambda found: [change(each) for each in found] if isinstance(found, list) else change(found)
-
-
-def _check_units(question: Question, units: Units | None) -> None:
-    """Raise UsageError for units that the input does not have."""
-    item = question.items[0]
-    if units in ("patch", "pixel") and not item.pictures:
-        raise UsageError(f"Only an image has units of the kind {units!r}; this input has none. Leave out `units`.")
-    if units is not None and units not in ("token", "patch", "pixel") and not item.texts:
-        raise UsageError("Only a text has words, sentences and spans; this input has none. Leave out `units`.")
-
-
-def _check_kinds(inputs: Sequence[Any]) -> None:
-    """Raise UsageError for a list whose members are not of one kind."""
-    kinds = [kind(each) or type(each).__name__ for each in inputs]
-    other = next((n for n, each in enumerate(kinds) if each != kinds[0]), None)
-    if other is not None:
-        raise UsageError(
-            f"A list holds inputs of one kind; found {kinds[0]} first and {kinds[other]} in place {other + 1}. "
-            "Explain them in two calls."
-        )

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from clearhead import AttentionVisualizer, cli
 from clearhead.errors import UsageError
-from clearhead.heads.documents import read
+from clearhead.subjects.documents import read
 from tasks.gallery import gallery, picture
 
 TEXTS = ["a film", "a good film .", "this was not a good one"]

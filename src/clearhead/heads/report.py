@@ -18,13 +18,13 @@ from clearhead.headreports import Group, Head, HeadReport, Pruning
 from clearhead.heads import appearance, pruning
 from clearhead.heads import importance as measures
 from clearhead.heads.cases import CLASSES, Case, Of, held, posed, recipe
-from clearhead.heads.documents import read
 from clearhead.heads.gates import Catalogue, Give, discover, gated, shut
 from clearhead.heads.importance import Absolute
 from clearhead.heads.store import Store
 from clearhead.heads.together import answers
 from clearhead.question import Question
 from clearhead.subjects import TENSORS, Subject, Wanted, reads_images
+from clearhead.subjects.documents import read
 
 TEXT = "one two three four"
 

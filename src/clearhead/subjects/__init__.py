@@ -4,7 +4,7 @@ from clearhead.subjects.baselines import COMPARING, OPERATORS, REMOVING
 from clearhead.subjects.comparing import Compared
 from clearhead.subjects.joining import length, repeated, shape
 from clearhead.subjects.loading import Loaded, Pooling, check_pooling, load
-from clearhead.subjects.subject import Subject, kind
+from clearhead.subjects.subject import Subject, check_kinds, kind
 from clearhead.subjects.tasks import NAMES as TASKS
 from clearhead.subjects.tasks import SIMILARITY, TENSORS, check_task, reads_images, task_of
 from clearhead.subjects.wanted import Score, Wanted, one_each
@@ -22,6 +22,7 @@ __all__ = [
     "Score",
     "Subject",
     "Wanted",
+    "check_kinds",
     "check_pooling",
     "check_task",
     "kind",

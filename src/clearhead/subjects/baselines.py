@@ -84,6 +84,8 @@ def _filled(setting: Setting, found: Sequence[Side], asked: Any) -> list[Filled 
     known = dict.fromkeys(word for side in found for word in filling.words(setting, side))
     if asked is None or (isinstance(asked, str) and asked in known):
         return [_by_word(setting, side, asked) for side in found]
+    if isinstance(asked, str) and asked in filling.ALL:
+        raise choice("baseline", asked, known)
     if isinstance(asked, Mapping):
         return _by_names(setting, found, asked)
     if isinstance(asked, Tensor):

@@ -23,6 +23,7 @@ WORDS: dict[Kind, tuple[str, ...]] = {
     "image": ("zero", "mean", "blur"),
     "vectors": ("zero", "mean"),
 }
+ALL = tuple(dict.fromkeys(word for each in WORDS.values() for word in each))
 BLURRED = 0.1  # standard deviation of the blur, as a share of the shorter side
 SHOWN = 60  # characters of a text in a label
 

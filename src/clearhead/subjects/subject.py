@@ -194,6 +194,17 @@ def kind(given: Any) -> str | None:
     return "image" if images.is_image(given) else None
 
 
+def check_kinds(inputs: Sequence[Any]) -> None:
+    """Raise UsageError for a list whose members are not of one kind."""
+    kinds = [kind(each) or type(each).__name__ for each in inputs]
+    other = next((n for n, each in enumerate(kinds) if each != kinds[0]), None)
+    if other is not None:
+        raise UsageError(
+            f"A list holds inputs of one kind; found {kinds[0]} first and {kinds[other]} in place {other + 1}. "
+            "Explain them in two calls."
+        )
+
+
 def _hash(model: nn.Module, state: list[tuple[str, torch.Tensor]]) -> str:
     digest = hashlib.sha256(type(model).__qualname__.encode())
     for name, p in state:

@@ -11,17 +11,19 @@ from clearhead.errors import UsageError
 FEWEST = 2
 
 
-def read(data: Any, labels: Any, *, images: bool = False) -> tuple[list[Any], list[Any] | None]:
+def read(
+    data: Any, labels: Any = None, *, images: bool = False, judged: str = "Heads are judged"
+) -> tuple[list[Any], list[Any] | None]:
     """Inputs and labels: whatever gives them one by one, a file with one in each line, or a folder of images.
 
     A line of a file is a text or, for a model that reads `images`, the path of one, from the file's own folder; in a
-    .tsv its label stands behind a tab. Raises UsageError.
+    .tsv its label stands behind a tab. `judged` says in an error what they are for. Raises UsageError.
     """
     if isinstance(data, (str, Path)):
         data, labels = _stored(Path(data), labels, images=images)
     inputs, own = _listed("Data", data), None if labels is None else _listed("Labels", labels)
     if len(inputs) < FEWEST:
-        raise UsageError(f"Heads are judged over {FEWEST} documents at least; found {len(inputs)}. Give more.")
+        raise UsageError(f"{judged} over {FEWEST} documents at least; found {len(inputs)}. Give more.")
     if own is not None and len(own) != len(inputs):
         raise UsageError(f"Each document has one label; found {len(own)} for {len(inputs)}. Give as many.")
     return inputs, own
