@@ -210,11 +210,13 @@ def _judged(found: RelevanceMap, removals: Iterable[Removal]) -> NDArray[np.bool
 # ---- a data set ----------------------------------------------------------------------------------------------------
 
 
-def evaluate(subject: Subject, data: Any, wanted: Wanted, judging: Judging) -> Evaluation:
+def evaluate(subject: Subject, data: Any, wanted: Wanted, judging: Judging, *, limit: int | None = None) -> Evaluation:
     """Means over the inputs of a list or a file, what was skipped and why, and verdicts. Raises UsageError."""
     inputs, _ = read(data, None, images=reads_images(subject.task), judged="Methods are judged")
+    if limit is not None and limit < 1:
+        raise UsageError(f"`limit` must be 1 or larger; found {limit}. Leave it out for all inputs.")
     skipped, found = Counter[str](), list[Validation]()
-    for given in tqdm(inputs, desc="evaluating", unit="input", leave=False, disable=None):
+    for given in tqdm(inputs[:limit], desc="evaluating", unit="input", leave=False, disable=None):
         try:
             found.append(validate(subject, given, wanted, judging))
         except ClearheadError as error:

@@ -236,13 +236,15 @@ class AttentionVisualizer:
         how = {"removals": removals, "against": against, "choices": choices, "thresholds": thresholds}
         return validating.validate(self._subject, inputs, *self._judging(methods, {**how, **asked}))
 
-    def evaluate(self, data: Any, methods: Methods | None = None, **asked: Any) -> Evaluation:
+    def evaluate(
+        self, data: Any, methods: Methods | None = None, *, limit: int | None = None, **asked: Any
+    ) -> Evaluation:
         """How far to trust methods on a data set: means with intervals, paired tests, verdicts, what was skipped.
 
-        `data`: inputs in a list, a generator or a column, a file with one in each line, or a folder of images. Takes
-        what `validate` takes. Raises what `explain` raises.
+        `data`: inputs in a list, a generator or a column, a file with one in each line, or a folder of images.
+        `limit`: only the first so many. Takes what `validate` takes. Raises what `explain` raises.
         """
-        return validating.evaluate(self._subject, data, *self._judging(methods, asked))
+        return validating.evaluate(self._subject, data, *self._judging(methods, asked), limit=limit)
 
     @overload
     def attention(self, inputs: list[Input], **wanted: Any) -> list[AttentionMaps]: ...

@@ -10,9 +10,9 @@ import typer
 
 from clearhead.cli import flags
 from clearhead.cli.command import command
-from clearhead.cli.explaining import compared, explained, judged, load, looked
+from clearhead.cli.explaining import compared, evaluated, explained, judged, load, looked, validated
 from clearhead.cli.inputs import both_of, inputs_of
-from clearhead.cli.output import check_out, deliver, judge
+from clearhead.cli.output import check_out, deliver, judge, one_of
 from clearhead.config import Settings, meanings
 from clearhead.errors import UsageError
 
@@ -46,8 +46,7 @@ def explain(
     **settings: Any,
 ) -> None:
     """Explain one prediction, one per line of standard input, or one per token that the model produces."""
-    if json and out:
-        raise UsageError("`--json` prints and `--out` writes a file: give one of them. `--out map.json` writes JSON.")
+    one_of(json, out, "map.json")
     if target is not None and target_token is not None:
         raise UsageError("`--target` and `--target-token` both name the target: give one of them.")
     chosen, _ = Settings.resolve(file=config, **settings)
@@ -63,7 +62,7 @@ def explain(
         "position": flags.number(position),
         "generate": generate,
         "continuation": continuation,
-        "baseline": (baseline[0] if len(baseline) == 1 else baseline) if baseline else None,
+        "baseline": flags.single(baseline),
         "units": units,
         "config": config,
     }
@@ -98,8 +97,7 @@ def compare(
     out: flags.Out = None,
 ) -> None:
     """Say what changed: two inputs side by side, and what each difference adds to that of the prediction."""
-    if json and out:
-        raise UsageError("`--json` prints and `--out` writes a file: give one of them. `--out map.json` writes JSON.")
+    one_of(json, out, "map.json")
     both = both_of((text, text_pair, image), (other, other_pair, other_image))
     check_out(out, 1)
     visualizer = load(model, {"task": task, "pooling": pooling, "trust_remote_code": trust_remote_code})
@@ -124,8 +122,7 @@ def attention(
     out: flags.Out = None,
 ) -> None:
     """Show what every layer and head looked at while the model read one input, or while it wrote."""
-    if json and out:
-        raise UsageError("`--json` prints and `--out` writes a file: give one of them. `--out maps.json` writes JSON.")
+    one_of(json, out, "maps.json")
     (one,) = inputs_of(text, text_pair, image, lines=False)
     check_out(out, 1)
     visualizer = load(model, {"task": task, "pooling": pooling, "trust_remote_code": trust_remote_code})
@@ -150,12 +147,73 @@ def heads(
     out: flags.Out = None,
 ) -> None:
     """Say which heads matter over many texts or images, what they look at, and what happens without them."""
-    if json and out:
-        raise UsageError("`--json` prints and `--out` writes a file: give one of them. `--out heads.json` writes JSON.")
+    one_of(json, out, "heads.json")
     check_out(out, 1, heads=True)
     visualizer = load(model, {"task": task, "pooling": pooling, "trust_remote_code": trust_remote_code})
     asked = flags.given({"of": of, "absolute": absolute, "normalise": normalise or None})
     deliver(judged(visualizer, data, asked, prune=prune, resume=resume), as_json=json, out=out)
+
+
+@command
+def validate(
+    *,
+    model: flags.Model,
+    text: flags.Text = None,
+    text_pair: flags.TextPair = None,
+    image: flags.Image = None,
+    methods: flags.Methods = None,
+    removals: flags.Removals = None,
+    against: flags.Against = None,
+    task: flags.Task = None,
+    pooling: flags.Pooling = None,
+    target: flags.Target = None,
+    contrast: flags.Contrast = None,
+    position: flags.Position = None,
+    generate: flags.Generate = None,
+    continuation: flags.Continuation = None,
+    baseline: flags.Baseline = None,
+    config: flags.ConfigFile = None,
+    trust_remote_code: flags.Remote = False,
+    json: flags.Json = False,
+    out: flags.Out = None,
+) -> None:
+    """Say how far explanations of one prediction can be trusted: methods compared, units removed, a verdict each."""
+    one_of(json, out, "validation.json")
+    (one,) = inputs_of(text, text_pair, image, lines=False)
+    check_out(out, 1, heads=True)
+    visualizer = load(model, {"task": task, "pooling": pooling, "trust_remote_code": trust_remote_code})
+    wanted = {"target": target, "contrast": contrast, "position": flags.number(position), "generate": generate}
+    more = {"continuation": continuation, "baseline": flags.single(baseline), "config": config}
+    how = {"methods": flags.listed(methods), "removals": flags.listed(removals), "against": against}
+    deliver(validated(visualizer, one, flags.given({**wanted, **more, **how})), as_json=json, out=out)
+
+
+@command
+def evaluate(
+    *,
+    model: flags.Model,
+    data: flags.Data,
+    methods: flags.Methods = None,
+    removals: flags.Removals = None,
+    against: flags.Against = None,
+    limit: flags.Limit = None,
+    task: flags.Task = None,
+    pooling: flags.Pooling = None,
+    target: flags.Target = None,
+    contrast: flags.Contrast = None,
+    baseline: flags.Baseline = None,
+    config: flags.ConfigFile = None,
+    trust_remote_code: flags.Remote = False,
+    json: flags.Json = False,
+    out: flags.Out = None,
+) -> None:
+    """Say how far methods can be trusted on a data set: means with intervals, paired tests, and a verdict each."""
+    one_of(json, out, "evaluation.json")
+    check_out(out, 1, heads=True)
+    visualizer = load(model, {"task": task, "pooling": pooling, "trust_remote_code": trust_remote_code})
+    wanted = {"target": target, "contrast": contrast, "baseline": flags.single(baseline), "config": config}
+    how = {"methods": flags.listed(methods), "removals": flags.listed(removals), "against": against, "limit": limit}
+    deliver(evaluated(visualizer, data, flags.given({**wanted, **how})), as_json=json, out=out)
 
 
 @command

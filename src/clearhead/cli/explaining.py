@@ -82,6 +82,20 @@ def compared(visualizer: AttentionVisualizer, both: tuple[Any, Any], asked: Mapp
     yield found
 
 
+def validated(visualizer: AttentionVisualizer, one: Any, asked: Mapping[str, Any]) -> Iterator[Any]:
+    """How far to trust the explanations of one prediction."""
+    with quiet(), status("validating"):
+        found = visualizer.validate(one, **asked)
+    yield found
+
+
+def evaluated(visualizer: AttentionVisualizer, data: Path, asked: Mapping[str, Any]) -> Iterator[Any]:
+    """How far to trust methods on a data set."""
+    with quiet():  # with a bar of its own
+        found = visualizer.evaluate(data, **asked)
+    yield found
+
+
 def judged(
     visualizer: AttentionVisualizer, data: Path, asked: Mapping[str, Any], *, prune: bool, resume: Path | None
 ) -> Iterator[Any]:

@@ -66,6 +66,22 @@ Data = Annotated[
         "folder of images.",
     ),
 ]
+Methods = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME,NAME,...",
+        help="What is judged, as in lrp,secant,lrp:attnlrp (a preset behind a colon); by default five methods.",
+    ),
+]
+Removals = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WORD,WORD,...",
+        help="How units are removed: mask, pad, zero, mean, blur, attention-mask, delete; by default two ways.",
+    ),
+]
+Against = Annotated[str | None, typer.Option(metavar="NAME", help="The method that agreement is quoted with.")]
+Limit = Annotated[int | None, typer.Option(metavar="N", help="Only the first N inputs.")]
 Of = Annotated[str | None, typer.Option(metavar="target|loss", help="What heads matter for (default target).")]
 Absolute = Annotated[
     str | None, typer.Option(metavar="example|token", help="Absolute values are taken of each (default example).")
@@ -110,6 +126,16 @@ def spelled(settings: Mapping[str, Any]) -> dict[str, Any]:
             )
         found["heads"] = tuple(heads)
     return found
+
+
+def listed(text: str | None) -> list[str] | None:
+    """A text with commas as its parts."""
+    return None if text is None else [each.strip() for each in text.split(",")]
+
+
+def single(several: list[str] | None) -> str | list[str] | None:
+    """What was given once as itself, and more as a list."""
+    return several[0] if several and len(several) == 1 else several or None
 
 
 def number(text: str | None) -> str | int | None:

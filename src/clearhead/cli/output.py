@@ -13,10 +13,17 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from clearhead.cli.command import CHECK_FAILED, say
+from clearhead.errors import UsageError
 
 if TYPE_CHECKING:
     from clearhead.generations import GenerationMap
     from clearhead.maps import RelevanceMap
+
+
+def one_of(as_json: bool, out: Path | None, name: str) -> None:
+    """Raise UsageError if results are to be printed and written at once; `name` is a file that would hold them."""
+    if as_json and out:
+        raise UsageError(f"`--json` prints and `--out` writes a file: give one of them. `--out {name}` writes JSON.")
 
 
 def check_out(out: Path | None, count: int, *, heads: bool = False) -> None:
@@ -38,7 +45,7 @@ def deliver(stream: Iterator[Any], *, as_json: bool, out: Path | None) -> list[A
         render.show(maps)
         return maps
     written = render.save(maps, out)
-    for warning in (warning for each in maps for warning in each.warnings):
+    for warning in (warning for each in maps for warning in getattr(each, "warnings", ())):
         say(f"warning: {warning}")
     say(f"wrote {written}")
     return maps
