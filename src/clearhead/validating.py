@@ -135,8 +135,10 @@ def validate(subject: Subject, given: Any, wanted: Wanted, judging: Judging) -> 
     found = validation(
         maps,
         scores,
-        judged=_judged(first, removals.values()),
+        units=question.items[0].units,
+        judged=_judged(question, removals.values()),
         scale=SCALES.get(first.target.kind, "logit"),
+        tolerances={name: methods.METHODS[each.method].tolerance for name, each in judging.methods.items()},
         against=judging.against or next((name for name in REFERENCE if name in maps), None),
         choices=judging.choices,
         thresholds=judging.thresholds,
@@ -196,14 +198,16 @@ def _removals(question: Question, own: int, judging: Judging) -> dict[str, Remov
     found = {first.label: Removal(bare, first)}
     for each in question.baselines[own:]:
         if each.label not in found and len(found) < WAYS:
-            with suppress(ClearheadError):
-                found[each.label] = Removal(bare, each)
+            with suppress(ClearheadError):  # not of every model
+                removal = Removal(bare, each)
+                removal.scores(np.zeros((1, len(removal.units)), dtype=bool))
+                found[each.label] = removal
     return found
 
 
-def _judged(found: RelevanceMap, removals: Iterable[Removal]) -> NDArray[np.bool_]:
+def _judged(question: Question, removals: Iterable[Removal]) -> NDArray[np.bool_]:
     """The units that all ways can remove."""
-    own = np.array([not unit.special for unit in found.units], dtype=bool)
+    own = np.array([not unit.special for unit in question.items[0].units], dtype=bool)
     return np.asarray(np.logical_and.reduce([own, *(each.removable for each in removals)]))
 
 

@@ -18,6 +18,7 @@ from clearhead.checks.sanity import mean_sanity
 from clearhead.checks.verdict import Evidence, Removed, judge
 from clearhead.errors import UsageError, choice
 from clearhead.maps import RelevanceMap
+from clearhead.units import Unit
 from clearhead.validations import (
     METRICS,
     Agreements,
@@ -42,9 +43,11 @@ def validation(
     maps: Mapping[str, RelevanceMap],
     scores: Mapping[str, Scores] | None = None,
     *,
+    units: Sequence[Unit] | None = None,
     judged: NDArray[np.bool_] | None = None,
     scale: str = "logit",
     signed: Collection[str] | None = None,
+    tolerances: Mapping[str, float] | None = None,
     against: str | None = None,
     perturbed: Mapping[str, Perturbed] | None = None,
     sanity: Sequence[Sanity] = (),
@@ -53,12 +56,14 @@ def validation(
 ) -> Validation:
     """How far to trust several maps of one prediction, by the names of their methods.
 
-    `scores` gives for each way to remove units the explained value of sets of units that stay [n, units of the maps];
-    `judged` says which units may go, by default those that are not special. `signed` names the methods whose relevance
-    has a sign (see `agreements`), `against` the method that agreement is quoted with. `perturbed` gives what
-    `max_sensitivity` takes, of units that are judged; `sanity` what was tested. With fewer than five units that are
-    judged nothing is removed, and the notes say so. Raises UsageError for maps of different units, or an unknown name,
-    NonFiniteError for NaN.
+    `scores` gives for each way to remove units the explained value of sets of `units` that stay [n, units], by default
+    those of the first map; a map may have other special units beside them. `judged` says which of them may go, by
+    default those that are not special. `signed` names the methods whose relevance has a sign (see `agreements`),
+    `tolerances` how large the conservation error of some may be, where that is more than the threshold, since they
+    integrate or draw; `against` the method that agreement is quoted with. `perturbed` gives what `max_sensitivity`
+    takes, of units that are judged; `sanity` what was tested. With fewer than five units that are judged nothing is
+    removed, and the notes say so. Raises UsageError for maps of different units, or an unknown name, NonFiniteError
+    for NaN.
 
     >>> from clearhead import Target, Unit
     >>> weights, units = np.array([3.0, 1.0, -1.0, 2.0, 0.5]), tuple(Unit(index=i, text="abcde"[i]) for i in range(5))
@@ -67,13 +72,13 @@ def validation(
     >>> validation(maps, {"zero": lambda kept: kept @ weights}).verdict("true").word
     'trust'
     """
-    first = _first(maps)
+    first, all_of = _first(maps), tuple(units or next(iter(maps.values())).units if maps else ())
     for name in [*([against] if against is not None else []), *(each.method for each in sanity)]:
         if name not in maps:
             raise choice("method", name, maps)
-    asked, bar, own = choices or Choices(), thresholds or Thresholds(), _judged(first, judged)
+    asked, bar, own = choices or Choices(), thresholds or Thresholds(), _judged(all_of, judged)
     few = () if own.sum() >= FEWEST else (f"There are {own.sum()} units to judge; below {FEWEST} little can be said.",)
-    relevances = {name: each.relevance[own] for name, each in maps.items()}
+    relevances = {name: _relevance(name, each, all_of, own) for name, each in maps.items()}
     chosen = {} if few else {name: among(each, own) for name, each in (scores or {}).items()}
     found = Validation(
         model=first.model,
@@ -84,7 +89,7 @@ def validation(
         methods=tuple(maps),
         agreement=agreements(maps, signed=signed, seed=asked.seed),
         faithfulness=_measured(relevances, chosen, scale, asked, perturbed),
-        conservation={name: _books(each, bar) for name, each in maps.items()},
+        conservation=_all_books(maps, tolerances or {}, bar),
         sanity=tuple(sanity),
         against=against,
         thresholds=bar,
@@ -115,7 +120,7 @@ def _first(maps: Mapping[str, RelevanceMap]) -> RelevanceMap:
         raise UsageError("A validation is of at least one map; found none. Explain something first.")
     (name, first), *others = maps.items()
     for other, each in others:
-        if each.units != first.units:
+        if _ordinary(each) != _ordinary(first):
             raise UsageError(
                 f"Maps of the same units are judged together; those of {other} ({len(each.units)}) differ from those "
                 f"of {name} ({len(first.units)}). Explain the same input, and do not sum tokens to words in one only."
@@ -123,19 +128,39 @@ def _first(maps: Mapping[str, RelevanceMap]) -> RelevanceMap:
     return first
 
 
-def _judged(first: RelevanceMap, judged: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+def _ordinary(found: RelevanceMap) -> list[Unit]:
+    return [unit for unit in found.units if not unit.special]
+
+
+def _relevance(name: str, found: RelevanceMap, units: Sequence[Unit], judged: NDArray[np.bool_]) -> Values:
+    """The relevance of the units that are judged, in their order."""
+    known = {(unit.stream, unit.index): float(r) for unit, r in zip(found.units, found.relevance, strict=True)}
+    wanted = [(unit.stream, unit.index) for unit, own in zip(units, judged, strict=True) if own]
+    missing = [key for key in wanted if key not in known]
+    if missing:
+        raise UsageError(f"A map has the units that are judged; {name} lacks {len(missing)} of {len(wanted)}.")
+    return np.array([known[key] for key in wanted])
+
+
+def _judged(units: Sequence[Unit], judged: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
     if judged is None:
-        return np.array([not unit.special for unit in first.units], dtype=bool)
+        return np.array([not unit.special for unit in units], dtype=bool)
     own = np.asarray(judged, dtype=bool)
-    if own.shape != (len(first.units),):
-        raise UsageError(f"`judged` has a truth for each of {len(first.units)} units; found {own.shape}.")
+    if own.shape != (len(units),):
+        raise UsageError(f"`judged` has a truth for each of {len(units)} units; found {own.shape}.")
     return own
 
 
-def _books(found: RelevanceMap, bar: Thresholds) -> Conservation:
+def _all_books(
+    maps: Mapping[str, RelevanceMap], tolerances: Mapping[str, float], bar: Thresholds
+) -> dict[str, Conservation]:
+    return {name: _books(each, max(bar.conservation, tolerances.get(name, 0.0))) for name, each in maps.items()}
+
+
+def _books(found: RelevanceMap, most: float) -> Conservation:
     error = found.conservation_error
     known = error if found.additive and np.isfinite(error) else None
-    return Conservation(additive=found.additive, error=known, balanced=int(found.conserves(bar.conservation)))
+    return Conservation(additive=found.additive, error=known, balanced=int(found.conserves(most)))
 
 
 # ---- a data set ----------------------------------------------------------------------------------------------------
