@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -129,7 +130,7 @@ def _bars(given: Mapping[str, Any]) -> Thresholds:
 def validate(subject: Subject, given: Any, wanted: Wanted, judging: Judging) -> Validation:
     """How far to trust the methods that explain one prediction. Raises UsageError, and what a method raises."""
     question, own = posed(subject, given, wanted, judging)
-    maps, notes = _maps(replace(question, baselines=question.baselines[:own]), judging)
+    maps, seconds, notes = _maps(replace(question, baselines=question.baselines[:own]), judging)
     removals, first = _removals(question, own, judging), next(iter(maps.values()))
     scores: dict[str, Scores] = {name: each.scores for name, each in removals.items()}
     found = validation(
@@ -143,7 +144,7 @@ def validate(subject: Subject, given: Any, wanted: Wanted, judging: Judging) -> 
         choices=judging.choices,
         thresholds=judging.thresholds,
     )
-    return replace(found, notes=(*found.notes, *notes))
+    return replace(found, notes=(*found.notes, *notes), seconds=seconds)
 
 
 def posed(subject: Subject, given: Any, wanted: Wanted, judging: Judging) -> tuple[Question, int]:
@@ -174,12 +175,14 @@ def explained(question: Question, settings: Settings) -> RelevanceMap:
     return found
 
 
-def _maps(question: Question, judging: Judging) -> tuple[dict[str, RelevanceMap], list[str]]:
-    """A map by each method, and why some are missing."""
-    found, notes = dict[str, RelevanceMap](), list[str]()
+def _maps(question: Question, judging: Judging) -> tuple[dict[str, RelevanceMap], dict[str, float], list[str]]:
+    """A map by each method, the seconds that it took, and why some are missing."""
+    found, seconds, notes = dict[str, RelevanceMap](), dict[str, float](), list[str]()
     for name, settings in judging.methods.items():
+        start = perf_counter()
         try:
             found[name] = explained(question, settings)
+            seconds[name] = perf_counter() - start
         except ClearheadError as error:
             if judging.firm:
                 able = ", ".join(other for other in DEFAULT if other != name)
@@ -187,7 +190,7 @@ def _maps(question: Question, judging: Judging) -> tuple[dict[str, RelevanceMap]
             notes.append(f"{name} was left out: {error}")
     if not found:
         raise UsageError(f"No method can explain this. {' '.join(notes)}")
-    return found, notes
+    return found, seconds, notes
 
 
 def _removals(question: Question, own: int, judging: Judging) -> dict[str, Removal]:

@@ -202,6 +202,7 @@ def evaluation(
             for one in contests(each, metric, test=test, rounds=rounds, seed=seed)
         ),
         conservation=_mean_books(kept),
+        seconds=_median_seconds(kept),
         sanity=_mean_sanity(kept, bar),
         against=kept[0].against,
         thresholds=bar,
@@ -235,6 +236,13 @@ def _mean_books(kept: Sequence[Validation]) -> dict[str, Conservation]:
     for name, books in (item for each in kept for item in each.conservation.items()):
         held.setdefault(name, []).append(books)
     return {name: _joined(members) for name, members in held.items()}
+
+
+def _median_seconds(kept: Sequence[Validation]) -> dict[str, float]:
+    held: dict[str, list[float]] = {}
+    for name, seconds in (item for each in kept for item in each.seconds.items()):
+        held.setdefault(name, []).append(seconds)
+    return {name: float(np.median(members)) for name, members in held.items()}
 
 
 def _joined(members: Sequence[Conservation]) -> Conservation:

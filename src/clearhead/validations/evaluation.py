@@ -39,7 +39,8 @@ class Contest:
 class Evaluation:
     """How far to trust methods over a data set: every figure a mean over inputs with its 95 % bootstrap interval.
 
-    `inputs` were measured; `skipped` says how many were not, by reason. `contests` are paired tests between methods.
+    `inputs` were measured; `skipped` says how many were not, by reason. `contests` are paired tests between methods,
+    `seconds` how long each took in the median.
     """
 
     model: str
@@ -51,6 +52,7 @@ class Evaluation:
     faithfulness: tuple[Faithfulness, ...] = ()
     contests: tuple[Contest, ...] = ()
     conservation: Mapping[str, Conservation] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
     sanity: tuple[Sanity, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
     against: str | None = None

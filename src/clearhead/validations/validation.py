@@ -42,7 +42,7 @@ class Validation:
 
     Agreement between methods with its chance level, faithfulness by each way of removing units, the books, sanity
     tests of those methods that were tested, and a verdict each. `against` is the method that agreement is quoted
-    with in the verdicts.
+    with in the verdicts, `seconds` how long each took.
 
     >>> from clearhead.validations import Agreements
     >>> v = Validation(
@@ -70,6 +70,7 @@ class Validation:
     agreement: Agreements
     faithfulness: tuple[Faithfulness, ...] = ()
     conservation: Mapping[str, Conservation] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
     sanity: tuple[Sanity, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
     against: str | None = None
@@ -123,12 +124,14 @@ def overview(found: Validation | Evaluation) -> str:
     """The table of a validation or an evaluation: a row per method and reference."""
     named = f"agrees with {found.against}" if found.against else None
     heads = ["method", *([named] if named else []), *(f"dA ({each.removal})" for each in found.faithfulness)]
-    rows = [[*heads, "conservation error", "verdict"]]
+    rows = [[*heads, "conservation error", *(["ms"] if found.seconds else []), "verdict"]]
     references = {row.method: None for each in found.faithfulness for row in each.rows if row.reference}
     for method in (*found.methods, *references):
         cells = [_agreed(found, method)] if named else []
         cells += [_spread(each, method) for each in found.faithfulness]
-        rows.append([method, *cells, _books(found.conservation.get(method)), _said(found.verdicts, method)])
+        cells.append(_books(found.conservation.get(method)))
+        cells += [_milliseconds(found.seconds.get(method))] if found.seconds else []
+        rows.append([method, *cells, _said(found.verdicts, method)])
     return columns(rows)
 
 
@@ -141,6 +144,10 @@ def _agreed(found: Validation | Evaluation, method: str) -> str:
 def _spread(found: Faithfulness, method: str) -> str:
     figures = {row.method: row.figures for row in found.rows}.get(method, {})
     return str(figures.get("dA", Figure(value=None)))
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return number(None if seconds is None else 1000 * seconds, 0)
 
 
 def _books(found: Conservation | None) -> str:
