@@ -123,7 +123,7 @@ def test_help_lists_every_setting_with_its_meaning_and_words():
 
 
 def test_the_words_in_the_help_are_the_librarys():
-    from clearhead.regrouping import UNITS
+    from clearhead.explaining import UNITS
     from clearhead.subjects import TASKS, loading
 
     assert cli.TASKS.split(", ") == list(TASKS)

@@ -30,6 +30,7 @@ Method = Literal[
     "lime",
     "occlusion",
     "partition-shap",
+    "auto",
 ]
 Preset = Literal["default", "attnlrp", "cp-lrp"]
 Rule = Literal["epsilon", "0"]
@@ -54,7 +55,7 @@ def _setting(default: Any, meaning: str) -> Any:
 class Settings:
     """Everything that can be chosen about an explanation. Raises UsageError for a value outside its range."""
 
-    method: Method = _setting("lrp", "how relevance is computed")
+    method: Method = _setting("lrp", "how relevance is computed; `auto` takes what was measured to be best")
     preset: Preset = _setting("default", "a named set of rule, epsilon, attention and leak")
     rule: Rule = _setting("epsilon", "rule of linear layers: `epsilon` absorbs weak evidence, `0` passes everything on")
     epsilon: float = _setting(0.01, "stabiliser of the epsilon rule, in the unit of a layer's output")

@@ -95,7 +95,7 @@ METHODS: dict[str, Row] = {
 
 def method(settings: Settings) -> Method:
     """What answers a question as the settings say. Raises UsageError for an option that the method does not take."""
-    row = METHODS[settings.method]
+    row = _row(settings)
     for each in fields(Settings):
         if each.name in OPTIONS and each.name not in row.takes and getattr(settings, each.name) != each.default:
             with_it = ", ".join(name for name, other in METHODS.items() if each.name in other.takes)
@@ -131,6 +131,15 @@ def check(settings: Settings, wanted: Wanted) -> None:
 def threshold(settings: Settings) -> float:
     """The conservation error up to which a map of the method needs no warning."""
     return max(settings.threshold, METHODS[settings.method].tolerance)
+
+
+def _row(settings: Settings) -> Row:
+    """The row of the method; raises UsageError for `auto`, which is chosen for `explain` only."""
+    if settings.method not in METHODS:
+        raise UsageError(
+            f"`method` must be one of {', '.join(METHODS)} here; found {settings.method!r}, which explain() takes."
+        )
+    return METHODS[settings.method]
 
 
 def _crossed(row: Row) -> Method:

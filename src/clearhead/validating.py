@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -67,8 +68,7 @@ def judging(
 
     Raises UsageError for a word or a number that means nothing here.
     """
-    wanted = Wanted(**{name: asked[name] for name in WANTED if name in asked})
-    settings = {name: value for name, value in asked.items() if name not in (*WANTED, *HOW)}
+    wanted, settings = parted({name: value for name, value in asked.items() if name not in HOW})
     if "method" in settings:
         raise UsageError(f"Several methods are judged; found method={settings['method']!r}. Name them in `methods`.")
     removals = asked.get("removals")
@@ -78,8 +78,14 @@ def judging(
         removals=None if removals is None else _words(removals),
         against=asked.get("against"),
         choices=asked.get("choices") or Choices(),
-        thresholds=_bars({**(thresholds(file) if file else {}), **(asked.get("thresholds") or {})}),
+        thresholds=Thresholds.named({**(thresholds(file) if file else {}), **(asked.get("thresholds") or {})}),
     )
+
+
+def parted(asked: Mapping[str, Any]) -> tuple[Wanted, dict[str, Any]]:
+    """What is asked of the target, and settings."""
+    wanted = Wanted(**{name: asked[name] for name in WANTED if name in asked})
+    return wanted, {name: value for name, value in asked.items() if name not in WANTED}
 
 
 def _chosen(named: Methods | None, resolve: Callable[[dict[str, Any]], Settings]) -> dict[str, Settings]:
@@ -113,15 +119,6 @@ def _words(removals: Any) -> tuple[str, ...]:
     if not found:
         raise UsageError("At least one way to remove units is needed; found none. Leave `removals` out for two.")
     return found
-
-
-def _bars(given: Mapping[str, Any]) -> Thresholds:
-    """Thresholds by name; all others as they are by default."""
-    known = Thresholds.meanings()
-    for name in given:
-        if name not in known:
-            raise choice("threshold", name, known)
-    return Thresholds(**given)
 
 
 # ---- one prediction ------------------------------------------------------------------------------------------------
@@ -222,16 +219,26 @@ def evaluate(subject: Subject, data: Any, wanted: Wanted, judging: Judging, *, l
     inputs, _ = read(data, None, images=reads_images(subject.task), judged="Methods are judged")
     if limit is not None and limit < 1:
         raise UsageError(f"`limit` must be 1 or larger; found {limit}. Leave it out for all inputs.")
-    skipped, found = Counter[str](), list[Validation]()
-    for given in tqdm(inputs[:limit], desc="evaluating", unit="input", leave=False, disable=None):
+    return measured(subject, inputs[:limit], wanted, judging)[0]
+
+
+def measured(
+    subject: Subject, inputs: Sequence[Any], wanted: Wanted, judging: Judging, *, seconds: float = math.inf
+) -> tuple[Evaluation, list[Validation]]:
+    """The means over inputs, of as many as can be judged in so many seconds, and what was found of each of these."""
+    skipped, found, end = Counter[str](), list[Validation](), perf_counter() + seconds
+    for given in tqdm(inputs, desc="evaluating", unit="input", leave=False, disable=None):
         try:
             found.append(validate(subject, given, wanted, judging))
         except ClearheadError as error:
             skipped[_reason(error)] += 1
         else:
             judging = replace(judging, methods={name: judging.methods[name] for name in found[-1].methods}, firm=True)
+        if perf_counter() > end:
+            break
     made = evaluation(found, skipped=skipped, seed=judging.choices.seed, thresholds=judging.thresholds)
-    return replace(made, notes=(*made.notes, *(found[0].notes if found else ())))
+    notes = (*made.notes, *(found[0].notes if found else ()))
+    return replace(made, notes=notes), [each for each in found if each.units >= judging.thresholds.fewest_units]
 
 
 def _reason(error: ClearheadError) -> str:

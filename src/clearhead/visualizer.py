@@ -9,21 +9,19 @@ from pathlib import Path
 from typing import Any, Literal, overload
 
 from torch import nn
-from tqdm import tqdm
 
-from clearhead import batches, comparing, methods, validating
+from clearhead import comparing, explaining, methods, validating
 from clearhead.attention.looking import look
 from clearhead.attentions import AttentionMaps
-from clearhead.checks import Choices, judged
+from clearhead.checks import Choices
+from clearhead.choosing import AUTO, SECONDS, Choosing
 from clearhead.comparisons import Comparison
 from clearhead.config import Settings
-from clearhead.errors import ClearheadError, UsageError
+from clearhead.explaining import Asking, Units
 from clearhead.generations import GenerationMap
 from clearhead.headreports import HeadReport, Pruning
 from clearhead.heads.report import Heads, Removed
 from clearhead.maps import RelevanceMap
-from clearhead.question import Question
-from clearhead.regrouping import Units, check_units, regrouping
 from clearhead.subjects import (
     TENSORS,
     Loaded,
@@ -35,6 +33,7 @@ from clearhead.subjects import (
     check_task,
     load,
     one_each,
+    single,
     task_of,
 )
 from clearhead.validating import Judging, Methods
@@ -83,6 +82,7 @@ class AttentionVisualizer:
     def _open(self, loaded: Loaded, config: str | Path | None, settings: dict[str, Any]) -> None:
         self._subject = Subject(loaded)
         self._heads = Heads(self._subject)
+        self._choosing = Choosing(self._subject)
         self._config, self._given = config, settings
         self.settings, _ = Settings.resolve(file=config, **settings)
 
@@ -163,11 +163,11 @@ class AttentionVisualizer:
         for several. A string that is none of these words is a text. By default the mask token, or the mean where there
         is none. Special tokens stay, and what the model produced stays where a text is given.
 
-        Any field of `Settings` may be given, among them `method`: `lrp` unless told otherwise; `secant`; `attention`,
-        `rollout`, `flow`, `gradient-attention`, `value-zeroing` or `gradcam`, whose maps are compared with lrp; or one
-        of `FeatureAttributor`. Raises UsageError, ModelError, NonFiniteError or UnruledOperationError.
+        Any field of `Settings` may be given, among them `method`: `lrp` unless told otherwise; `secant`; `auto`, what
+        `choose` found best for this model; `attention`, `rollout`, `flow`, `gradient-attention`, `value-zeroing` or
+        `gradcam`, whose maps are compared with lrp; or one of `FeatureAttributor`. Raises UsageError, ModelError,
+        NonFiniteError or UnruledOperationError.
         """
-        chosen = self._settings(settings)
         asked = Wanted(
             contrast=contrast,
             position=position,
@@ -176,14 +176,12 @@ class AttentionVisualizer:
             first_piece=first_piece,
             baseline=baseline,
         )
-        methods.check(chosen, asked)
-        regroup = regrouping(units)
         if not isinstance(inputs, list):
-            question = self._question(inputs, replace(asked, target=_one(target)), chosen, units)
-            found = list(self._rows(question, chosen))
-            return regroup(_whole(question, found))
+            asking = self._asking([inputs], replace(asked, target=single(target)), settings, units)
+            return explaining.one(self._subject, inputs, asking)
         check_kinds(inputs)
-        return self._listed(inputs, one_each(target, len(inputs)), asked, chosen, units)
+        targets = one_each(target, len(inputs))
+        return explaining.several(self._subject, inputs, targets, self._asking(inputs, asked, settings, units))
 
     def stream(self, inputs: Input, *, units: Units | None = None, **asked: Any) -> Iterator[RelevanceMap]:
         """The rows of a generation as they come: the map of each produced token as soon as it is known.
@@ -192,12 +190,7 @@ class AttentionVisualizer:
         """
         names = ("target", "contrast", "position", "generate", "continuation", "first_piece", "baseline")
         wanted = Wanted(**{name: asked.pop(name) for name in names if name in asked})
-        chosen = self._settings(asked)
-        methods.check(chosen, wanted)
-        regroup = regrouping(units)
-        by_itself = replace(chosen, batch_size=1)  # so that no row waits for another
-        for each in self._rows(self._question(inputs, wanted, chosen, units), by_itself):
-            yield regroup(each)
+        yield from explaining.rows(self._subject, inputs, self._asking([inputs], wanted, asked, units))
 
     def compare(
         self, a: Input, b: Input, *, target: Score = None, by_position: bool = False, **asked: Any
@@ -235,6 +228,17 @@ class AttentionVisualizer:
         """
         how = {"removals": removals, "against": against, "choices": choices, "thresholds": thresholds}
         return validating.validate(self._subject, inputs, *self._judging(methods, {**how, **asked}))
+
+    def choose(self, data: Any, *, seconds: float = SECONDS, **asked: Any) -> Evaluation:
+        """Find the method that explains this model most faithfully for its price; `method="auto"` then takes it.
+
+        The candidates explain inputs of `data` (as `evaluate` takes it) for about so many `seconds`, and units are
+        removed in two ways. Chosen is the cheapest of those as good as the best; from 20 inputs on that is kept in the
+        user's cache, by the model's fingerprint. A list of as many is measured by `method="auto"` itself. `asked` holds
+        the target, contrast, baseline and settings, as `explain` takes them. Raises what `explain` raises.
+        """
+        wanted, given = validating.parted(asked)
+        return self._choosing.choose(data, wanted, lambda own: self._settings({**given, **own}), seconds=seconds)
 
     def evaluate(
         self, data: Any, methods: Methods | None = None, *, limit: int | None = None, **asked: Any
@@ -344,53 +348,14 @@ class AttentionVisualizer:
         earlier = {} if "preset" in given else self._given
         return Settings.resolve(file=file, **{**earlier, **given})[0]
 
+    def _asking(self, inputs: list[Any], wanted: Wanted, given: dict[str, Any], units: Units | None) -> Asking:
+        """What is asked of these inputs, by the method that is chosen for them where the settings leave that open."""
+        settings, note = self._settings(dict(given)), ""
+        if settings.method == AUTO:
+            settings, note = self._choosing.settled(inputs, wanted, lambda own: self._settings({**given, **own}))
+        methods.check(settings, wanted)
+        return Asking(wanted=wanted, settings=settings, units=units, note=note)
+
     def _judging(self, methods: Methods | None, asked: dict[str, Any]) -> tuple[Wanted, Judging]:
         """What is explained, and how methods are judged."""
         return validating.judging(methods, asked, self._settings, asked.get("config", self._config))
-
-    def _question(self, one: Any, wanted: Wanted, settings: Settings, units: Units | None) -> Question:
-        question = self._subject.question(one, wanted, settings, pixels=units == "pixel")
-        check_units(question, units)
-        return question
-
-    def _rows(self, question: Question, settings: Settings) -> Iterator[RelevanceMap]:
-        """The maps of one question, with a bar in a terminal where there are many."""
-        count = sum(len(item.aims) for item in question.items)
-        rows = batches.one(question, methods.method(settings), settings)
-        bar = tqdm(rows, total=count, desc="explaining", unit="row", leave=False, disable=None if count > 1 else True)
-        for each in bar:
-            yield judged(each, methods.threshold(settings))
-
-    def _listed(
-        self, inputs: list[Any], targets: list[Any], asked: Wanted, settings: Settings, units: Units | None
-    ) -> list[Any]:
-        regroup, posed = regrouping(units), list[Question]()
-
-        def questions() -> Iterator[Question]:
-            for n, (one, target) in enumerate(zip(inputs, targets, strict=True), 1):
-                try:
-                    question = self._question(one, replace(asked, target=target), settings, units)
-                except ClearheadError as error:
-                    raise type(error)(f"Input {n} of {len(inputs)}: {error}") from error
-                posed.append(replace(question, passes=(), baselines=()))
-                yield question
-
-        maps = batches.explained(self._subject, questions(), methods.method(settings), settings)
-        bar = tqdm(maps, total=len(inputs), desc="explaining", unit="input", leave=False, disable=None)
-        return [
-            regroup(_whole(posed[n], [judged(each, methods.threshold(settings)) for each in found]))
-            for n, found in enumerate(bar)
-        ]
-
-
-def _whole(question: Question, found: list[RelevanceMap]) -> Any:
-    """The maps of one question as what was asked for: a generation, one map, or one per row of a batch of tensors."""
-    if question.items[0].generation:
-        return GenerationMap(rows=tuple(found))
-    return found[0] if len(question.items) == 1 else found
-
-
-def _one(target: Score | list[Score]) -> Score:
-    if isinstance(target, list):
-        raise UsageError("A list of targets is for a list of inputs; found one input. Give one target.")
-    return target

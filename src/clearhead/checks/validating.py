@@ -72,10 +72,9 @@ def validation(
     >>> validation(maps, {"zero": lambda kept: kept @ weights}).verdict("true").word
     'trust'
     """
-    first, all_of = _first(maps), tuple(units or next(iter(maps.values())).units if maps else ())
-    for name in [*([against] if against is not None else []), *(each.method for each in sanity)]:
-        if name not in maps:
-            raise choice("method", name, maps)
+    first = _first(maps)
+    all_of = tuple(units or first.units)
+    _check_named(maps, [against, *(each.method for each in sanity)])
     asked, bar, own = choices or Choices(), thresholds or Thresholds(), _judged(all_of, judged)
     few = () if own.sum() >= FEWEST else (f"There are {own.sum()} units to judge; below {FEWEST} little can be said.",)
     relevances = {name: _relevance(name, each, all_of, own) for name, each in maps.items()}
@@ -86,6 +85,7 @@ def validation(
         target=first.target,
         value=first.value,
         units=int(own.sum()),
+        texts=first.texts,
         methods=tuple(maps),
         agreement=agreements(maps, signed=signed, seed=asked.seed),
         faithfulness=_measured(relevances, chosen, scale, asked, perturbed),
@@ -97,6 +97,12 @@ def validation(
         recipe=replace(first.recipe, settings=asdict(asked), seed=asked.seed),
     )
     return replace(found, verdicts=verdicts(found))
+
+
+def _check_named(maps: Mapping[str, RelevanceMap], names: Sequence[str | None]) -> None:
+    for name in names:
+        if name is not None and name not in maps:
+            raise choice("method", name, maps)
 
 
 def _measured(

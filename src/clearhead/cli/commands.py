@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,10 +11,10 @@ import typer
 
 from clearhead.cli import flags
 from clearhead.cli.command import command
-from clearhead.cli.explaining import compared, evaluated, explained, judged, load, looked, validated
+from clearhead.cli.explaining import chosen, compared, evaluated, explained, judged, load, looked, validated
 from clearhead.cli.inputs import both_of, inputs_of
 from clearhead.cli.output import check_out, deliver, judge, one_of
-from clearhead.config import Settings, meanings
+from clearhead.config import THRESHOLDS, Settings, meanings, thresholds
 from clearhead.errors import UsageError
 
 UNCUT = 1000  # columns of a table that no terminal cuts: a line for each setting
@@ -49,9 +50,9 @@ def explain(
     one_of(json, out, "map.json")
     if target is not None and target_token is not None:
         raise UsageError("`--target` and `--target-token` both name the target: give one of them.")
-    chosen, _ = Settings.resolve(file=config, **settings)
-    if check and chosen.method != "lrp":
-        raise UsageError(f"`--check` asks whether books balance; the method {chosen.method} keeps none. Leave it out.")
+    ruled, _ = Settings.resolve(file=config, **settings)
+    if check and ruled.method != "lrp":
+        raise UsageError(f"`--check` asks whether books balance; the method {ruled.method} keeps none. Leave it out.")
     inputs = inputs_of(text, text_pair, image, lines=lines)
     check_out(out, len(inputs))
     loading = {"task": task, "pooling": pooling, "trust_remote_code": trust_remote_code}
@@ -70,7 +71,7 @@ def explain(
     asked = flags.given({**wanted, **settings})
     maps = deliver(explained(visualizer, inputs, asked, rows=json), as_json=json, out=out)
     if check:
-        judge(maps, chosen.threshold)
+        judge(maps, ruled.threshold)
 
 
 @command
@@ -102,8 +103,8 @@ def compare(
     check_out(out, 1)
     visualizer = load(model, {"task": task, "pooling": pooling, "trust_remote_code": trust_remote_code})
     wanted = {"target": target, "contrast": contrast, "position": flags.number(position), "continuation": continuation}
-    chosen = {"first_piece": first_piece or None, "by_position": by_position or None, "config": config}
-    deliver(compared(visualizer, both, flags.given({**wanted, **chosen})), as_json=json, out=out)
+    more = {"first_piece": first_piece or None, "by_position": by_position or None, "config": config}
+    deliver(compared(visualizer, both, flags.given({**wanted, **more})), as_json=json, out=out)
 
 
 @command
@@ -217,6 +218,30 @@ def evaluate(
 
 
 @command
+def choose(
+    *,
+    model: flags.Model,
+    data: flags.Data,
+    seconds: flags.Seconds = 60.0,
+    task: flags.Task = None,
+    pooling: flags.Pooling = None,
+    target: flags.Target = None,
+    contrast: flags.Contrast = None,
+    baseline: flags.Baseline = None,
+    config: flags.ConfigFile = None,
+    trust_remote_code: flags.Remote = False,
+    json: flags.Json = False,
+    out: flags.Out = None,
+) -> None:
+    """Find the method that explains a model most faithfully for its price; `explain --method auto` then takes it."""
+    one_of(json, out, "choice.json")
+    check_out(out, 1, heads=True)
+    visualizer = load(model, {"task": task, "pooling": pooling, "trust_remote_code": trust_remote_code})
+    asked = {"target": target, "contrast": contrast, "baseline": flags.single(baseline), "config": config}
+    deliver(chosen(visualizer, data, flags.given({**asked, "seconds": seconds})), as_json=json, out=out)
+
+
+@command
 def demo(
     *, out: Annotated[Path, typer.Option(metavar="FILE", help="Where the report goes.")] = Path("clearhead-demo.html")
 ) -> None:
@@ -244,4 +269,18 @@ def config(*, config: flags.ConfigFile = None, **settings: Any) -> None:
     table = Table("setting", "value", "origin", "meaning", box=box.SIMPLE_HEAD, pad_edge=False)
     for name, meaning in said.items():
         table.add_row(*(Plain(cell) for cell in (name, flags.toml(values[name]), origins[name], meaning)))
+    for row in turning(config):
+        table.add_row(*map(Plain, row))
     Console(width=None if sys.stdout.isatty() else UNCUT).print(table)
+
+
+def turning(file: str | None) -> list[tuple[str, str, str, str]]:
+    """A row for each threshold of a verdict: its name, value, origin and meaning."""
+    from clearhead.validations import Thresholds
+
+    known, own = Thresholds.meanings(), thresholds(file) if file else {}
+    values = asdict(Thresholds.named(own))
+    origin = {name: f"file {file}" if name in own else "default" for name in known}
+    return [
+        (f"{THRESHOLDS}.{name}", flags.toml(values[name]), origin[name], meaning) for name, meaning in known.items()
+    ]

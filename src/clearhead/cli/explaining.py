@@ -96,6 +96,13 @@ def evaluated(visualizer: AttentionVisualizer, data: Path, asked: Mapping[str, A
     yield found
 
 
+def chosen(visualizer: AttentionVisualizer, data: Path, asked: Mapping[str, Any]) -> Iterator[Any]:
+    """What was measured to choose a method, and the choice."""
+    with quiet():
+        found = visualizer.choose(data, **asked)
+    yield found
+
+
 def judged(
     visualizer: AttentionVisualizer, data: Path, asked: Mapping[str, Any], *, prune: bool, resume: Path | None
 ) -> Iterator[Any]:

@@ -81,6 +81,7 @@ Removals = Annotated[
     ),
 ]
 Against = Annotated[str | None, typer.Option(metavar="NAME", help="The method that agreement is quoted with.")]
+Seconds = Annotated[float, typer.Option(metavar="S", help="How long to measure, about.")]
 Limit = Annotated[int | None, typer.Option(metavar="N", help="Only the first N inputs.")]
 Of = Annotated[str | None, typer.Option(metavar="target|loss", help="What heads matter for (default target).")]
 Absolute = Annotated[

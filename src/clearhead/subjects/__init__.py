@@ -7,7 +7,7 @@ from clearhead.subjects.loading import Loaded, Pooling, check_pooling, load
 from clearhead.subjects.subject import Subject, check_kinds, kind
 from clearhead.subjects.tasks import NAMES as TASKS
 from clearhead.subjects.tasks import SIMILARITY, TENSORS, check_task, reads_images, task_of
-from clearhead.subjects.wanted import Score, Wanted, one_each
+from clearhead.subjects.wanted import Score, Wanted, one_each, single
 
 __all__ = [
     "COMPARING",
@@ -32,5 +32,6 @@ __all__ = [
     "reads_images",
     "repeated",
     "shape",
+    "single",
     "task_of",
 ]

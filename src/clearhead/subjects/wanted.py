@@ -48,6 +48,13 @@ class Wanted:
                 raise UsageError(f"The task {task} does not take `{each.name}`; {can}. Leave it out.")
 
 
+def single(target: Any) -> Any:
+    """A target for one input. Raises UsageError for a list."""
+    if isinstance(target, list):
+        raise UsageError("A list of targets is for a list of inputs; found one input. Give one target.")
+    return target
+
+
 def one_each(target: Any, count: int) -> list[Any]:
     """A target for each of a list's inputs; one that is no list is meant for all. Raises UsageError."""
     if not isinstance(target, list):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from clearhead.errors import UsageError
+from clearhead.errors import UsageError, choice
 
 Question = Literal["weights", "class", "input"]
 Kind = Literal["cascade", "all", "class", "input"]
@@ -63,6 +64,14 @@ class Thresholds:
     @staticmethod
     def _said(each: Any) -> str:
         return str(each.metadata["meaning"])
+
+    @classmethod
+    def named(cls, given: Mapping[str, Any]) -> Thresholds:
+        """Those given by name, all others as they are by default; raises UsageError for an unknown name."""
+        for name in given:
+            if name not in cls.meanings():
+                raise choice("threshold", name, cls.meanings())
+        return cls(**given)
 
     @classmethod
     def meanings(cls) -> dict[str, str]:
