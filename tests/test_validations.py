@@ -225,9 +225,9 @@ def test_saved_and_read_they_are_the_same(which, request, tmp_path):
 
 
 def test_other_files_are_refused(one, many, tmp_path):
-    with pytest.raises(UsageError, match=r"saved as \.json"):
-        one.save(tmp_path / "found.html")
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(UsageError, match="must end in one of"):
+        one.save(tmp_path / "found.txt")
+    with pytest.raises(OutputError, match="Make it first"):
         one.save(tmp_path / "missing" / "found.json")
     with pytest.raises(UsageError, match="kind 'validation'; found 'evaluation'"):
         Validation.from_dict(many.to_dict())

@@ -89,11 +89,11 @@ def faithfulness(
     values = {name: finite(each, f"Relevances of {name}") for name, each in relevances.items()}
     units = _units(values)
     known = Scored(scores, units)
-    chance = _chance(known, asked)
+    chance, middle = _chance(known, asked)
     near = perturbed or {}
     rows = [_row(name, each, known, asked, chance, near.get(name)) for name, each in values.items()]
     rows.append(_row(LEAVE_ONE_OUT, leave_one_out(known, units), known, asked, chance))
-    rows.append(Row(method=RANDOM, figures=chance, reference=True))
+    rows.append(Row(method=RANDOM, figures=chance, curves=(middle,), reference=True))
     return Faithfulness(
         removal=removal,
         scale=scale,
@@ -126,21 +126,26 @@ def _ordered(relevance: Values, scores: Scores, asked: Choices) -> tuple[dict[st
     return {**areas, "comprehensiveness": whole, "sufficiency": enough}, (most, least)
 
 
-def _chance(scores: Scored, asked: Choices) -> dict[str, Figure]:
+def _chance(scores: Scored, asked: Choices) -> tuple[dict[str, Figure], Removal]:
     """What random orders give: the mean of each figure, of dA 0 by symmetry, and how far single orders are from it.
+
+    Beside that, the mean of their curves. The same orders the other way round are as random, so they count as well.
 
     Deletion and insertion are given those of the curves, which they are but for the number of points.
     """
     draw = np.random.default_rng(asked.seed)
     orders = [draw.permutation(scores.units).astype(np.float64) for _ in range(asked.orders)]
-    drawn = [_ordered(each, scores, asked)[0] for each in orders]
+    drawn, curves = zip(*(_ordered(each, scores, asked) for each in orders), strict=True)
     found = {}
     for name in drawn[0]:
         values = np.array([each[name] for each in drawn])
         mean = 0.0 if name == "dA" else float(values.mean())
         deviation = float(np.sqrt(((values - mean) ** 2).sum() / (len(values) - (name != "dA"))))
         found[name] = _beside(float(values.mean()), mean, deviation)
-    return {**found, **({"deletion": found["morf"], "insertion": found["lerf"]} if asked.steps else {})}
+    found |= {"deletion": found["morf"], "insertion": found["lerf"]} if asked.steps else {}
+    values = np.array([each.value for both in curves for each in both])
+    removed = curves[0][0].removed
+    return found, Removal(order="most", removed=removed, value=values.mean(0), spread=values.std(0, ddof=1))
 
 
 def _beside(value: float, mean: float, deviation: float) -> Figure:
@@ -191,16 +196,17 @@ def mean_faithfulness(
     ways = {(each.removal, each.scale, each.by) for each in found}
     if len(ways) != 1:
         raise UsageError(f"A mean is over inputs measured in one way; found {sorted(ways) or 'no input'}.")
-    rows: dict[str, list[Row]] = {}
-    for row in (row for each in found for row in each.rows):
-        rows.setdefault(row.method, []).append(row)
+    rows: dict[str, list[Row | None]] = {}
+    for n, each in enumerate(found):
+        for row in each.rows:
+            rows.setdefault(row.method, [None] * len(found))[n] = row
     rows = {name: rows[name] for name in sorted(rows, key=lambda name: name in REFERENCES)}
     ((removal, scale, by),) = ways
     return Faithfulness(
         removal=removal,
         scale=scale,
         by=by,
-        rows=tuple(_mean_row(members, points, rounds, seed) for members in rows.values()),
+        rows=tuple(_mean_row(name, held, points, rounds, seed) for name, held in rows.items()),
         full=float(np.mean([each.full for each in found])),
         empty=float(np.mean([each.empty for each in found])),
         units=float(np.mean([each.units for each in found])),
@@ -208,17 +214,27 @@ def mean_faithfulness(
     )
 
 
-def _mean_row(members: Sequence[Row], points: int, rounds: int, seed: int) -> Row:
-    names = [name for name in METRICS if any(name in each.figures for each in members)]
-    none, shares = Figure(value=None), np.linspace(0, 1, points)
-    figures = {
-        name: averaged([each.figures.get(name, none) for each in members], rounds=rounds, seed=seed) for name in names
-    }
-    curves = []
-    for n, first in enumerate(members[0].curves):
-        read = [np.interp(shares, each.curves[n].removed, each.curves[n].value) for each in members]
-        curves.append(Removal(order=first.order, removed=shares, value=np.mean(read, axis=0)))
-    return Row(method=members[0].method, figures=figures, curves=tuple(curves), reference=members[0].reference)
+def _mean_row(name: str, held: Sequence[Row | None], points: int, rounds: int, seed: int) -> Row:
+    """The mean of a row over the inputs that have it; `held` has one place per input."""
+    members = [each for each in held if each is not None]
+    metrics = [metric for metric in METRICS if any(metric in each.figures for each in members)]
+    none = Figure(value=None)
+    known = {metric: [each.figures.get(metric, none) if each else none for each in held] for metric in metrics}
+    return Row(
+        method=name,
+        figures={metric: averaged(figures, rounds=rounds, seed=seed) for metric, figures in known.items()},
+        curves=tuple(_mean_curve([each.curves[n] for each in members], points) for n in range(len(members[0].curves))),
+        reference=members[0].reference,
+        values={metric: np.array([each.value for each in figures], dtype=float) for metric, figures in known.items()},
+    )
+
+
+def _mean_curve(curves: Sequence[Removal], points: int) -> Removal:
+    shares = np.linspace(0, 1, points)
+    read = [np.interp(shares, each.removed, each.value) for each in curves]
+    apart = [np.interp(shares, each.removed, each.spread) for each in curves if each.spread is not None]
+    spread = np.sqrt(np.sum(np.square(apart), axis=0)) / len(apart) if apart else None
+    return Removal(order=curves[0].order, removed=shares, value=np.mean(read, axis=0), spread=spread)
 
 
 def contests(

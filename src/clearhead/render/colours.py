@@ -21,7 +21,7 @@ COVER = 0.88  # of the picture that the strongest relevance hides
 class Palette:
     """The colours of one ground: `plus` and `minus` end the scale, the strong ones are for bars and lines.
 
-    `agree`, `weak` and `chance` say how far two methods agree.
+    `agree`, `weak` and `chance` say how far two methods agree, `fault` what is wrong.
     """
 
     ground: str
@@ -35,6 +35,7 @@ class Palette:
     agree: str
     weak: str
     chance: str
+    fault: str
 
 
 LIGHT = Palette(
@@ -49,6 +50,7 @@ LIGHT = Palette(
     agree="#1f7a52",
     weak="#7d6a1c",
     chance="#75578c",
+    fault="#a8321f",
 )
 DARK = Palette(
     ground="#14161a",
@@ -62,6 +64,7 @@ DARK = Palette(
     agree="#74c69d",
     weak="#cdbb6b",
     chance="#bfa3d6",
+    fault="#f0a08f",
 )
 
 

@@ -21,6 +21,7 @@ from clearhead.render.changes import Changes
 from clearhead.render.drawings import drawing as drawing_of
 from clearhead.render.figure_parts import BAR, LOOK, THIN, bar, prepare, row, title, typeset, write, writing
 from clearhead.render.headsheet import Sheet
+from clearhead.render.judgement import Judgement
 from clearhead.render.looks import Looks
 from clearhead.render.scene import Scene, Stream
 from clearhead.render.texts import Amount, shortened
@@ -48,7 +49,7 @@ def figure(found: Item) -> tuple[Figure, list[Axes]]:
     """A figure of a map: for each stream its picture, if it has one, and bars for its largest units; last, the books.
 
     Of a generation, the matrix and the sums of its rows; of attention, its heads; of a report on heads, their
-    importance; of a comparison, both inputs and what differs.
+    importance; of a comparison, both inputs and what differs; of a validation or evaluation, verdicts and evidence.
     """
     drawing = drawing_of(found)
     if not isinstance(drawing, Scene):
@@ -82,9 +83,9 @@ def figure(found: Item) -> tuple[Figure, list[Axes]]:
     return made, axes
 
 
-def _other(drawing: Generation | Looks | Sheet | Changes) -> tuple[Figure, list[Axes]]:
+def _other(drawing: Generation | Looks | Sheet | Changes | Judgement) -> tuple[Figure, list[Axes]]:
     """The figure of what is no map."""
-    from clearhead.render import figure_changes, figure_headsheet, figure_looks, figure_matrix
+    from clearhead.render import figure_changes, figure_headsheet, figure_judgement, figure_looks, figure_matrix
 
     if isinstance(drawing, Looks):
         return figure_looks.figure(drawing)
@@ -92,6 +93,8 @@ def _other(drawing: Generation | Looks | Sheet | Changes) -> tuple[Figure, list[
         return figure_changes.figure(drawing)
     if isinstance(drawing, Sheet):
         return figure_headsheet.figure(drawing)
+    if isinstance(drawing, Judgement):
+        return figure_judgement.figure(drawing)
     return figure_matrix.figure(drawing)
 
 
@@ -109,10 +112,10 @@ def _said(drawing: Scene) -> list[str]:
 
 
 def image(found: Item, kind: str) -> bytes:
-    """The figure as the bytes of a PNG or SVG; the same map gives the same bytes."""
+    """The figure as the bytes of a PNG, SVG or PDF; the same map gives the same bytes."""
     made, _ = figure(found)
     data = io.BytesIO()
-    metadata = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}[kind]
+    metadata = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}, "pdf": {"CreationDate": None}}[kind]
     with rc_context({"svg.hashsalt": SALT, "svg.fonttype": "none"}), warnings.catch_warnings():
         # A letter that no installed font has is drawn as a box, and is no reason to speak up.
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)

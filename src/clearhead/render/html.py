@@ -89,6 +89,13 @@ def _part(found: Tally, number: int) -> str:
     return _place(Axis(0.0, float(found.rows)), before, before + found.counts[number][2])
 
 
+def _hyphened(word: str) -> str:
+    """A long word with soft hyphens where a narrow column may break it."""
+    for ending in ("siveness", "sitivity", "ciency", "delity"):
+        word = word.replace(ending, f"\u00ad{ending}")
+    return word
+
+
 def _typeset(number: str) -> str:
     """A number with a true minus sign."""
     return number.replace("-", "−")
@@ -107,6 +114,7 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters.update(tone=_tone, typeset=_typeset, step=lambda each: _step_name(colours.level(each)))
+    environment.filters.update(hyphened=_hyphened, capitalize_first=lambda text: text[:1].upper() + text[1:])
     environment.filters["short"] = lambda text: shortened(text, LABEL)
     environment.globals.update(
         place=_place,

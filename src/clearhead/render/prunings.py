@@ -112,7 +112,7 @@ def pruning(curves: Sequence[Curve], tested: Tested | None = None) -> Pruning:
     metric = curves[0].metric_name
     better = -1.0 if any(word in metric.lower() for word in _LOW) else 1.0
     known = np.concatenate([np.ravel(each.metric) for each in curves])
-    low, high, ticks = _axis(known[np.isfinite(known)])
+    low, high, ticks = rounded_axis(known[np.isfinite(known)])
     lines = [each for each in curves if np.ndim(each.metric) == 1]
     many = [each for each in curves if np.ndim(each.metric) == 2]
     ours = [each for each in lines if not _is_worst(each)]
@@ -146,12 +146,12 @@ def _is_worst(curve: Curve) -> bool:
 # ---- geometry -------------------------------------------------------------------------------------------------------
 
 
-def _axis(values: NDArray[np.float64]) -> tuple[float, float, tuple[tuple[float, str], ...]]:
-    """Ends at round numbers, and a tick at each."""
+def rounded_axis(values: NDArray[np.float64], count: int = TICKS) -> tuple[float, float, tuple[tuple[float, str], ...]]:
+    """Ends at round numbers, and about so many ticks at others."""
     low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
     if high - low <= 1e-9 * max(abs(low), abs(high), 1e-9):
         low, high = low - 0.5 * (abs(low) or 1.0), high + 0.5 * (abs(high) or 1.0)
-    rough = (high - low) / TICKS
+    rough = (high - low) / count
     power = 10.0 ** floor(log10(rough))
     step = next(n * power for n in (1, 2, 2.5, 5, 10) if n * power >= rough * (1 - 1e-9))
     first, last = floor(low / step + 1e-9), ceil(high / step - 1e-9)
@@ -160,7 +160,8 @@ def _axis(values: NDArray[np.float64]) -> tuple[float, float, tuple[tuple[float,
     return first * step, last * step, ticks
 
 
-def _points(removed: NDArray[np.float64], metric: NDArray[np.float64], low: float, high: float) -> Points:
+def drawn_points(removed: NDArray[np.float64], metric: NDArray[np.float64], low: float, high: float) -> Points:
+    """Shares removed and numbers there as points in [0, 1] from left and from top; those not finite are left out."""
     return tuple(
         (float(x), (high - float(y)) / (high - low))
         for x, y in zip(removed, metric, strict=True)
@@ -173,7 +174,7 @@ def _line(curve: Curve, metric: NDArray[np.float64], name: str, style: Style, en
     return Line(
         name=visible(name),
         style=style,
-        points=_points(curve.removed, metric, *ends),
+        points=drawn_points(curve.removed, metric, *ends),
         values=tuple(map(float, metric[known])),
         removed=tuple(map(float, curve.removed[known])),
     )
@@ -198,8 +199,8 @@ def _band(curve: Curve, low: float, high: float) -> Band:
     return Band(
         name=visible(curve.order),
         orders=len(curve.metric),
-        upper=_points(removed, most, low, high),
-        lower=_points(removed, least, low, high),
+        upper=drawn_points(removed, most, low, high),
+        lower=drawn_points(removed, least, low, high),
         low=tuple(map(float, least)),
         high=tuple(map(float, most)),
     )

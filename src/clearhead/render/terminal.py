@@ -17,6 +17,7 @@ from clearhead.render.books import Books, Cause, Leak
 from clearhead.render.changes import Changes
 from clearhead.render.drawings import drawing as drawing_of
 from clearhead.render.headsheet import Sheet
+from clearhead.render.judgement import Judgement
 from clearhead.render.looks import Looks
 from clearhead.render.scene import Scene, Stream, Token
 from clearhead.render.terminal_pen import BOLD, FAULT, QUIET, Pen
@@ -39,7 +40,13 @@ NARROWEST = 36  # columns a stream needs to stand beside another
 
 def show(maps: Sequence[Item], console: Console | None = None) -> None:
     """Print maps one below the other; works in any width from 60 columns, without colour, and into a pipe."""
-    from clearhead.render import terminal_changes, terminal_headsheet, terminal_looks, terminal_matrix
+    from clearhead.render import (
+        terminal_changes,
+        terminal_headsheet,
+        terminal_judgement,
+        terminal_looks,
+        terminal_matrix,
+    )
 
     chosen = console or Console(highlight=False)
     pen = Pen.of(chosen)
@@ -56,6 +63,8 @@ def show(maps: Sequence[Item], console: Console | None = None) -> None:
             parts = terminal_changes.drawn(pen, drawing)
         elif isinstance(drawing, Sheet):
             parts = terminal_headsheet.drawn(pen, drawing)
+        elif isinstance(drawing, Judgement):
+            parts = terminal_judgement.drawn(pen, drawing)
         else:
             parts = terminal_matrix.drawn(pen, drawing)
         for part in parts:

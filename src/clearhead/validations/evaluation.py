@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
-from clearhead.maps import Recipe
-from clearhead.validations.figures import Agreements, Figure
-from clearhead.validations.plain import columns, document, load, number, read, write
-from clearhead.validations.removals import Faithfulness
-from clearhead.validations.validation import Conservation, overview, verdict_on
-from clearhead.validations.verdicts import Sanity, Thresholds, Verdict
+from clearhead.validations.figures import Figure
+from clearhead.validations.judged import Judged
+from clearhead.validations.plain import columns, number
 
 Test = Literal["wilcoxon", "bootstrap"]
 
@@ -35,43 +31,53 @@ class Contest:
     test: Test
 
 
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A method to choose: its dA as a `share` of the largest, and the seconds it takes.
+
+    `level` says whether it is as good as the best: what differs from it by little, or by what may be chance.
+    """
+
+    method: str
+    share: float
+    seconds: float
+    level: bool
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Evaluation:
+class Evaluation(Judged):
     """How far to trust methods over a data set: every figure a mean over inputs with its 95 % bootstrap interval.
 
     `inputs` were measured; `skipped` says how many were not, by reason. `contests` are paired tests between methods,
-    `seconds` how long each took in the median.
+    `seconds` how long each took in the median. Where a method was to be chosen, `candidates` are ranked by how faithful
+    they are, and `chosen` is the cheapest of the best.
     """
 
-    model: str
-    task: str
-    inputs: int
-    methods: tuple[str, ...]
-    agreement: Agreements
-    skipped: Mapping[str, int] = field(default_factory=dict)
-    faithfulness: tuple[Faithfulness, ...] = ()
-    contests: tuple[Contest, ...] = ()
-    conservation: Mapping[str, Conservation] = field(default_factory=dict)
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    sanity: tuple[Sanity, ...] = ()
-    verdicts: tuple[Verdict, ...] = ()
-    against: str | None = None
-    thresholds: Thresholds = field(default_factory=Thresholds)
-    notes: tuple[str, ...] = ()
-    recipe: Recipe = field(default_factory=Recipe)
+    kind: ClassVar[str] = "evaluation"
 
-    def verdict(self, method: str) -> Verdict:
-        """The verdict on a method; raises UsageError if there is none."""
-        return verdict_on(self.verdicts, method)
+    inputs: int
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    contests: tuple[Contest, ...] = ()
+    candidates: tuple[Candidate, ...] = ()
+    chosen: str | None = None
 
     def paragraph(self) -> str:
         """The verdicts, what was skipped, and notes as sentences, a line each."""
         skipped = [f"{count} inputs skipped: {reason}." for reason, count in self.skipped.items()]
-        return "\n".join([f"{self.inputs} inputs.", *map(str, self.verdicts), *skipped, *self.notes])
+        chosen = [f"Chosen: {self.choice()}"] if self.chosen else []
+        return "\n".join([f"{self.inputs} inputs.", *chosen, *map(str, self.verdicts), *skipped, *self.notes])
 
-    def table(self) -> str:
-        """A row per method and reference: agreement, dA by each removal, the books, the verdict."""
-        return overview(self)
+    def choice(self) -> str:
+        """What was chosen and why, in a sentence; empty if nothing was to be chosen."""
+        if self.chosen is None:
+            return ""
+        own = next(each for each in self.candidates if each.method == self.chosen)
+        level = [each.method for each in self.candidates if each.level]
+        others = f"; as good: {', '.join(name for name in level if name != self.chosen)}" if len(level) > 1 else ""
+        return (
+            f"{self.chosen} of {len(self.candidates)} methods on {self.inputs} inputs: {own.share:.0%} of the largest "
+            f"dA in {1000 * own.seconds:.0f} ms{others}."
+        )
 
     def contests_table(self) -> str:
         """A row per paired test: the mean difference with its interval, p, and p after Holm's correction."""
@@ -81,24 +87,6 @@ class Evaluation:
             chance = [number(value, 4) for value in (each.p, each.adjusted)]
             rows.append([names, each.metric, each.removal, shown, *chance, each.test])
         return columns(rows)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain data; `from_dict` gives the same back."""
-        return document("evaluation", self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Evaluation:
-        """What `to_dict` wrote; raises UsageError for another kind or schema."""
-        return read("evaluation", cls, data)
-
-    def save(self, path: str | Path) -> Path:
-        """Write `.json` (lossless); raises UsageError for another suffix, OutputError if it cannot be written."""
-        return write(self.to_dict(), path)
-
-    @classmethod
-    def load(cls, path: str | Path) -> Evaluation:
-        """Read what `save` wrote; raises OutputError if it cannot be read."""
-        return load("evaluation", cls, path)
 
     def __repr__(self) -> str:
         words = ", ".join(f"{each.method} {each.word}" for each in self.verdicts)

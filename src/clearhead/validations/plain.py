@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import os
 import types
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
@@ -108,33 +105,8 @@ def read(kind: str, made: type[Made], data: Any) -> Made:
     return built(made, {name: value for name, value in data.items() if name not in ("schema", "kind")})
 
 
-def write(data: Mapping[str, Any], path: str | Path) -> Path:
-    """Write a document as `.json`, beside its place first, so that nothing is left half-written.
-
-    Raises UsageError for another suffix, OutputError if the file cannot be written.
-    """
-    target = Path(path)
-    if target.suffix.lower() != ".json":
-        raise UsageError(f"A {data['kind']} is saved as .json; found {target.name!r}. Name a file that ends in .json.")
-    final = target.resolve()
-    beside = final.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
-        with beside.open("x", encoding="ascii") as file:
-            json.dump(data, file, indent=1, allow_nan=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(final)
-    except OSError as error:
-        raise OutputError(f"{target} cannot be written: {error.strerror or error}. Choose another place.") from error
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
-    return target
-
-
 def load(kind: str, made: type[Made], path: str | Path) -> Made:
-    """Read a document that `write` wrote; raises OutputError if it cannot be read or is something else."""
+    """Read a document that was saved as JSON; raises OutputError if it cannot be read or is something else."""
     try:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

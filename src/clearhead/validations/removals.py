@@ -41,11 +41,16 @@ METRICS: dict[str, Metric] = {
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Removal:
-    """The explained value as units go: `removed` is the share that is gone, `value` what is left; `order` who first."""
+    """The explained value as units go: `removed` is the share that is gone, `value` what is left; `order` who first.
+
+    Of random orders `value` is their mean, and `spread` the standard deviation of one of them, or of their mean over
+    inputs.
+    """
 
     order: Order
     removed: NDArray[np.float64]
     value: NDArray[np.float64]
+    spread: NDArray[np.float64] | None = None
 
     @property
     def area(self) -> float:
@@ -55,12 +60,16 @@ class Removal:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Row:
-    """The figures of one method, or of a reference, each with what random orders give; its curves for one input."""
+    """The figures of one method, or of a reference, each with what random orders give; its curves.
+
+    Over several inputs `values` holds what each figure is the mean of, one per input, NaN where an input has none.
+    """
 
     method: str
     figures: Mapping[str, Figure]
     curves: tuple[Removal, ...] = ()
     reference: bool = False
+    values: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
