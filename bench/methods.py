@@ -69,10 +69,12 @@ class Task:
     dear: int
 
 
-def judged(task: Task, methods: Mapping[str, Any], count: int, kept: Path | None) -> list[Validation]:
+def judged(
+    task: Task, methods: Mapping[str, Any], count: int, kept: Path | None, choices: Choices = CHOICES
+) -> list[Validation]:
     """The validations of the first inputs, those that are kept already from their files."""
     av = AttentionVisualizer.from_pretrained(f"clearhead/{task.model}")
-    folder = kept / f"{task.model}-{len(methods)}" if kept else None
+    folder = kept / f"{task.model}-{len(methods)}-{choices.orders}" if kept else None
     found = []
     for n, given in enumerate(tqdm(task.inputs[:count], desc=task.model, leave=False)):
         path = folder / f"{n}.json" if folder else None
@@ -80,7 +82,7 @@ def judged(task: Task, methods: Mapping[str, Any], count: int, kept: Path | None
             found.append(Validation.load(path))
             continue
         try:
-            one = av.validate(given, methods, removals=task.removals, against=REFERENCE, choices=CHOICES)
+            one = av.validate(given, methods, removals=task.removals, against=REFERENCE, choices=choices)
         except ClearheadError as error:
             print(f"input {n} of {task.model} was skipped: {error}", flush=True)
             continue
