@@ -85,7 +85,7 @@ def test_tokens_are_no_mathematics_and_no_markup():
     assert b"<img" not in image(found, "svg")
 
 
-@pytest.mark.parametrize("kind", ["png", "svg"])
+@pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
 @pytest.mark.parametrize("make", [review, adversarial])
 def test_the_same_map_gives_the_same_bytes(kind, make):
     assert image(make(), kind) == image(make(), kind)

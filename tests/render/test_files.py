@@ -39,7 +39,7 @@ def test_json_has_no_infinity(tmp_path):
     assert RelevanceMap.load(path).conservation_error == float("inf")
 
 
-@pytest.mark.parametrize("suffix", [*(each for each, output in SUFFIXES.items() if not output.heads), ".HTML"])
+@pytest.mark.parametrize("suffix", [*(each for each, output in SUFFIXES.items() if not output.table), ".HTML"])
 def test_every_suffix_is_written_and_nothing_is_left_beside_it(suffix, tmp_path):
     path = save([adversarial()], str(tmp_path / f"map{suffix}"))
     assert path == tmp_path / f"map{suffix}"
@@ -62,9 +62,9 @@ def test_a_link_stays_a_link(tmp_path):
     assert RelevanceMap.load(tmp_path / "real" / "target.json").value == review().value
 
 
-@pytest.mark.parametrize("name", ["map", "map.htm", "map.pdf", ".json", "map.jsn"])
+@pytest.mark.parametrize("name", ["map", "map.htm", "map.gif", ".json", "map.jsn"])
 def test_an_unknown_suffix_is_refused_with_those_there_are(name, tmp_path):
-    with pytest.raises(UsageError, match=r"must end in one of \.json, \.html, \.png, \.svg; found") as caught:
+    with pytest.raises(UsageError, match=r"must end in one of \.json, \.html, \.png, \.svg, \.pdf; found") as caught:
         check_writable(tmp_path / name)
     assert ("Did you mean '.html'?" in str(caught.value)) is (name == "map.htm")
 
@@ -92,7 +92,7 @@ def test_checking_leaves_nothing_behind(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("suffix", [".png", ".svg"])
+@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
 def test_a_figure_shows_one_map(suffix, tmp_path):
     with pytest.raises(UsageError, match="shows one map; found 2"):
         save([review(), pair()], tmp_path / f"map{suffix}")

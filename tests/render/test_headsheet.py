@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 
@@ -361,9 +362,19 @@ def test_clusters_are_numbers_in_the_table():
     assert tables.columns(bare())["cluster"] == [None] * 8
 
 
-def test_a_parquet_file_is_for_heads_only(tmp_path):
-    with pytest.raises(UsageError, match=r"must end in one of \.json, \.html, \.png, \.svg; found"):
-        render.save([review()], tmp_path / "map.parquet")
+def test_a_table_as_text_is_the_same_table(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra `corpus`")
+    made = grouped()
+    whole = parquet.read_table(render.save([made], tmp_path / "heads.parquet")).to_pylist()
+    with render.save([made], tmp_path / "heads.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows == [{name: "" if value is None else str(value) for name, value in row.items()} for row in whole]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+def test_a_table_is_for_what_is_one_only(suffix, tmp_path):
+    with pytest.raises(UsageError, match=r"must end in one of \.json, \.html, \.png, \.svg, \.pdf; found"):
+        render.save([review()], tmp_path / f"map{suffix}")
     render.check_writable(tmp_path / "heads.parquet", heads=True)
     with pytest.raises(UsageError, match="shows one map; found 2"):
         render.save([bare(), one()], tmp_path / "heads.parquet")

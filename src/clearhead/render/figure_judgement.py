@@ -12,61 +12,78 @@ from matplotlib.patches import Rectangle
 from clearhead.render import colours
 from clearhead.render.figure_parts import BAR, LOOK, title, typeset, writing
 from clearhead.render.texts import shortened
+from clearhead.validations.removals import RANDOM
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.gridspec import GridSpec
 
     from clearhead.render.judged_pairs import Matrix
-    from clearhead.render.judged_removals import Panel, Panels, Trial
+    from clearhead.render.judged_removals import Line, Panel, Panels, Trial
     from clearhead.render.judgement import Judgement, Ruling
     from clearhead.validations import Word
 
-WIDTH = 10.0  # inches
-ROW, LINE, PANEL, SQUARE = 0.26, 0.19, 1.45, 0.4  # inches of a bar, a line of words, a panel, a square
-LEAST, MOST = 1.4, 7.0  # inches of a matrix
-ACROSS = 118  # characters of a line of words
-NAME, TITLE = 24, 60  # characters
-BESIDE = 5  # panels in a row
+WIDTH, MARGIN = 10.0, 0.3  # inches
+HEAD, BELOW = 0.3, 0.35  # inches of a title above a part, and of what is empty below it
+ROW, LINE = 0.26, 0.175  # inches of a bar, and of a line of words
+NAMES, NUMBERS = 1.55, 0.55  # inches to the left and right of bars
+PANEL, TICKS, BESIDE = 0.95, 0.4, 5  # inches of a panel and of the numbers beside it, and panels in a row
+SQUARE, LABELS = 0.42, 1.3  # inches of a square, and of the names below them
+WIDEST = 7.2  # inches of a matrix
+ACROSS = 122  # characters of a line of words
+NAME, TITLE, LETTERS = 24, 60, 13  # characters: of a method, of a heading, of a title per inch
 DENSE = 10  # methods from which on a matrix is written small
 COLOURS: dict[Word, str] = {"trust": LOOK.agree, "care": LOOK.weak, "reject": LOOK.fault, "unknown": LOOK.quiet}
 
 
+class _Sheet:
+    """A figure that is filled from top to bottom; places are in inches from the left and from the top."""
+
+    def __init__(self, tall: float) -> None:
+        self.made, self.tall, self.down = Figure(figsize=(WIDTH, tall), facecolor=LOOK.ground), tall, 0.0
+        self.axes: list[Axes] = []
+
+    def place(self, left: float, top: float, wide: float, tall: float) -> Axes:
+        """Axes at a place below what is there already."""
+        bottom = self.tall - self.down - top - tall
+        self.axes.append(self.made.add_axes((left / WIDTH, bottom / self.tall, wide / WIDTH, tall / self.tall)))
+        return self.axes[-1]
+
+
 def figure(drawing: Judgement) -> tuple[Figure, list[Axes]]:
-    """A figure with the verdicts, an axes of bars per way of removing, curves by the first, and the agreement."""
+    """A figure with the verdicts, bars of dA per way of removing, curves by the first, and the agreement."""
     said = [(each, wrap(f"{each.evidence}: {each.sentence}", ACROSS)) for each in drawing.rulings]
     panels = next((each.curves for each in drawing.trials if each.curves), None)
-    rows = -(-len(panels.panels) // BESIDE) if panels else 0
     matrix = drawing.agreement[0] if drawing.agreement else None
-    heights = [sum(0.12 + LINE * (1 + len(lines)) for _, lines in said) + 0.2]
-    heights += [ROW * max(len(each.lines) for each in drawing.trials) + 0.5] if drawing.trials else []
-    heights += [PANEL] * rows
-    heights += [min(MOST, max(LEAST, SQUARE * len(matrix.methods))) + 1.1] if matrix else []
-    made = Figure(figsize=(WIDTH, sum(heights) + 0.9), facecolor=LOOK.ground)
-    made.set_layout_engine("constrained", w_pad=0.08, h_pad=0.1)
+    words = 0.3 + sum(0.14 + LINE * (1 + len(lines)) for _, lines in said)
+    bars = HEAD + ROW * max(len(each.lines) for each in drawing.trials) + BELOW if drawing.trials else 0.0
+    curves = (HEAD + PANEL + BELOW) * -(-len(panels.panels) // BESIDE) if panels else 0.0
+    side = min(WIDEST, SQUARE * len(matrix.methods)) if matrix else 0.0
+    parts = [0.75, words + BELOW, bars, curves, HEAD + side + LABELS if matrix else 0.0]
+    sheet = _Sheet(sum(parts))
     value = f" = {typeset(drawing.value.shown)}" if drawing.value else ""
     heading = f"{shortened(drawing.heading, TITLE)}{value}"
-    made.suptitle(heading, x=0.02, ha="left", **writing(size=14, weight="bold"))
-    grid = made.add_gridspec(len(heights), BESIDE * max(1, len(drawing.trials)), height_ratios=heights)
-    axes = [made.add_subplot(grid[0, :])]
-    _verdicts(axes[0], drawing, said, heights[0])
-    axes += _bars(made, grid, drawing.trials)
+    look = {"x": MARGIN / WIDTH, "y": 1 - MARGIN / sheet.tall, "ha": "left", "va": "top"}
+    sheet.made.suptitle(heading, **look, **writing(size=14, weight="bold"))
+    sheet.down += parts[0]
+    _verdicts(sheet.place(MARGIN, 0, WIDTH - 2 * MARGIN, words), drawing, said, words)
+    sheet.down += parts[1]
+    _bars(sheet, drawing.trials)
+    sheet.down += parts[2]
     if panels:
-        axes += _curves(made, grid, panels, 1 + bool(drawing.trials), grid.ncols // BESIDE)
+        _curves(sheet, panels)
+    sheet.down += parts[3]
     if matrix:
-        axes.append(made.add_subplot(grid[-1, :]))
-        _matrix(axes[-1], matrix)
-    return made, axes
+        _matrix(sheet.place(MARGIN + NAMES, HEAD, side, side), matrix)
+    return sheet.made, sheet.axes
 
 
 def _verdicts(axes: Axes, drawing: Judgement, said: Sequence[tuple[Ruling, list[str]]], tall: float) -> None:
     """The word, the method, and below it the evidence, in lines."""
     axes.set_axis_off()
-    axes.set_xlim(0, WIDTH)
+    axes.set_xlim(0, WIDTH - 2 * MARGIN)
     axes.set_ylim(tall, 0)
-    axes.set_in_layout(False)
     axes.text(0, 0, f"{drawing.summary} · {drawing.about} · {drawing.model}", **writing(size=9, colour=LOOK.quiet))
-    down = 0.25
+    down = 0.3
     for each, lines in said:
         full = each.word in ("trust", "reject")
         colour = COLOURS[each.word]
@@ -80,26 +97,30 @@ def _verdicts(axes: Axes, drawing: Judgement, said: Sequence[tuple[Ruling, list[
         axes.text(1.25, down, each.method, va="center", **writing(size=9, weight="bold"))
         look = writing(size=8, colour=LOOK.ink)
         axes.text(1.25, down + 0.1, "\n".join(lines), va="top", linespacing=1.35, **look)
-        down += 0.12 + LINE * (1 + len(lines))
+        down += 0.14 + LINE * (1 + len(lines))
 
 
 # ---- dA ------------------------------------------------------------------------------------------------------------
 
 
-def _bars(made: Figure, grid: GridSpec, trials: Sequence[Trial]) -> list[Axes]:
+def _bars(sheet: _Sheet, trials: Sequence[Trial]) -> None:
     """An axes per way of removing, beside one another: a bar per method, and what random orders reach behind it."""
-    axes = []
+    wide = (WIDTH - 2 * MARGIN) / max(1, len(trials))
     for n, each in enumerate(trials):
-        axes.append(made.add_subplot(grid[1, BESIDE * n : BESIDE * (n + 1)]))
-        _trial(axes[-1], each)
-    return axes
+        left = MARGIN + n * wide + NAMES
+        _trial(
+            sheet.place(left, HEAD, wide - NAMES - NUMBERS, ROW * len(each.lines)),
+            each,
+            wide - NAMES - NUMBERS,
+            round(LETTERS * wide),
+        )
 
 
-def _trial(axes: Axes, found: Trial) -> None:
+def _trial(axes: Axes, found: Trial, wide: float, room: int) -> None:
     _bare(axes)
     axes.set_xlim(found.axis.low, found.axis.high)
     axes.set_ylim(len(found.lines) - 0.5, -0.5)
-    axes.set_yticks(range(len(found.lines)), [shortened(line.method, NAME) for line in found.lines], **writing(size=8))
+    axes.set_yticks(range(len(found.lines)), [_named(line) for line in found.lines], **writing(size=8))
     if found.chance:
         axes.axvspan(*found.chance, color=LOOK.neutral, alpha=0.28, linewidth=0, zorder=0)
     axes.axvline(0.0, color=LOOK.neutral, linewidth=0.6, zorder=0)
@@ -115,19 +136,26 @@ def _trial(axes: Axes, found: Trial) -> None:
         axes.text(1.01, place, typeset(line.cells[0].shown), **look)
     axes.tick_params(length=0)
     axes.set_xticks([])
-    title(axes, f"dA ({found.scale}), removed: {shortened(found.removal, 36)}; grey: random orders")
+    words = f"dA ({found.scale}), removed: {found.removal}"
+    look = writing(size=9, colour=LOOK.quiet)
+    axes.text(-NAMES / wide, 1.02, shortened(words, room), transform=axes.transAxes, va="bottom", **look)
+
+
+def _named(line: Line) -> str:
+    """The name of a row; the grey stretch is explained where random orders stand."""
+    return f"{line.method} (grey)" if line.method == RANDOM else shortened(line.method, NAME)
 
 
 # ---- curves --------------------------------------------------------------------------------------------------------
 
 
-def _curves(made: Figure, grid: GridSpec, found: Panels, start: int, wide: int) -> list[Axes]:
-    axes = []
+def _curves(sheet: _Sheet, found: Panels) -> None:
+    wide = (WIDTH - 2 * MARGIN) / BESIDE
     for n, each in enumerate(found.panels):
         row, column = divmod(n, BESIDE)
-        axes.append(made.add_subplot(grid[start + row, column * wide : (column + 1) * wide]))
-        _panel(axes[-1], found, each, first=n == 0)
-    return axes
+        top = HEAD + row * (HEAD + PANEL + BELOW)
+        place = sheet.place(MARGIN + column * wide + TICKS, top, wide - TICKS - 0.15, PANEL)
+        _panel(place, found, each, first=n == 0)
 
 
 def _panel(axes: Axes, found: Panels, each: Panel, *, first: bool) -> None:
@@ -156,15 +184,15 @@ def _panel(axes: Axes, found: Panels, each: Panel, *, first: bool) -> None:
             ("least first", each.least, LOOK.strong_plus),
         ):
             middle = points[len(points) // 2]
-            below = colour == LOOK.strong_minus
+            above = colour == LOOK.strong_minus  # between the two lines, as the first has most room there
             place = (100 * middle[0], values([middle])[0])
             axes.annotate(
                 words,
                 place,
-                xytext=(0, -4 if below else 4),
+                xytext=(0, 4 if above else -4),
                 textcoords="offset points",
                 ha="center",
-                va="top" if below else "bottom",
+                va="bottom" if above else "top",
                 **writing(size=7, colour=colour),
             )
 
@@ -176,7 +204,6 @@ def _matrix(axes: Axes, found: Matrix) -> None:
     """A square per pair, hatched where it may be chance."""
     _bare(axes)
     count = len(found.methods)
-    axes.set_aspect("equal")
     axes.set_xlim(0, count)
     axes.set_ylim(count, 0)
     size = 6 if count > DENSE else 8

@@ -20,14 +20,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """A kind of file: what makes its bytes, whether it holds several maps or only `heads`, and what it needs installed.
+    """A kind of file: what makes its bytes, whether it holds several maps, and what it needs installed.
 
-    `extra` is the name under which clearhead installs that.
+    A `table` holds a report on heads, a validation or an evaluation. `extra` is the name under which clearhead
+    installs what is needed.
     """
 
     make: Callable[[Sequence[Item]], bytes]
     several: bool = True
-    heads: bool = False
+    table: bool = False
     needs: str | None = None
     extra: str = "plot"
 
@@ -44,58 +45,66 @@ def _html(maps: Sequence[Item]) -> bytes:
     return html.page(maps).encode("utf-8")
 
 
-def _png(maps: Sequence[Item]) -> bytes:
-    from clearhead.render import figure
+def _figure(kind: str) -> Callable[[Sequence[Item]], bytes]:
+    def make(maps: Sequence[Item]) -> bytes:
+        from clearhead.render import figure
 
-    return figure.image(maps[0], "png")
+        return figure.image(maps[0], kind)
 
-
-def _svg(maps: Sequence[Item]) -> bytes:
-    from clearhead.render import figure
-
-    return figure.image(maps[0], "svg")
+    return make
 
 
-def _parquet(maps: Sequence[Item]) -> bytes:
+def _table(kind: str) -> Callable[[Sequence[Item]], bytes]:
+    def make(maps: Sequence[Item]) -> bytes:
+        from clearhead.render import tables
+
+        found = maps[0]
+        if not _has_table(found):
+            raise UsageError(f"A .{kind} file holds a table; found what is none. Save it as .json.")
+        return tables.written(found, kind)  # type: ignore[arg-type]
+
+    return make
+
+
+def _has_table(found: Item) -> bool:
+    """Whether something is a table: a row per head, or per input, method, way of removing and metric."""
     from clearhead.headreports import HeadReport
-    from clearhead.render import tables
+    from clearhead.validations.judged import Judged
 
-    (found,) = maps
-    if not isinstance(found, HeadReport):
-        raise UsageError("A .parquet file holds a report on heads; found something else. Save it as .json.")
-    return tables.parquet(found)
+    return isinstance(found, (HeadReport, Judged))
 
 
 SUFFIXES: dict[str, Output] = {
     ".json": Output(make=_json),
     ".html": Output(make=_html),
-    ".png": Output(make=_png, several=False, needs="matplotlib"),
-    ".svg": Output(make=_svg, several=False, needs="matplotlib"),
-    ".parquet": Output(make=_parquet, several=False, heads=True, needs="pyarrow", extra="corpus"),
+    ".png": Output(make=_figure("png"), several=False, needs="matplotlib"),
+    ".svg": Output(make=_figure("svg"), several=False, needs="matplotlib"),
+    ".pdf": Output(make=_figure("pdf"), several=False, needs="matplotlib"),
+    ".csv": Output(make=_table("csv"), several=False, table=True),
+    ".parquet": Output(make=_table("parquet"), several=False, table=True, needs="pyarrow", extra="corpus"),
 }
 
 
 def save(maps: Sequence[Item], path: str | Path) -> Path:
-    """Write the maps and give back where: `.json` (lossless), `.html`, and for a single map `.png` or `.svg`.
+    """Write the maps and give back where: `.json` (lossless), `.html`, and for a single map `.png`, `.svg` or `.pdf`.
 
-    A report on heads may also be `.parquet`. Raises UsageError for a suffix that is not one of these or holds one map
-    only, OutputError if the file cannot be written; a file that is there already stays as it was then.
+    What is a table, a report on heads, a validation or an evaluation, may also be `.csv` or `.parquet`. Raises
+    UsageError for a suffix that is not one of these or holds one map only, OutputError if the file cannot be written;
+    a file that is there already stays as it was then.
     """
-    from clearhead.headreports import HeadReport
-
     if not maps:
         raise UsageError("A file holds at least one map; found none. Explain something first.")
-    heads = all(isinstance(each, HeadReport) for each in maps)
-    check_writable(path, count=len(maps), heads=heads)
+    table = all(map(_has_table, maps))
+    check_writable(path, count=len(maps), heads=table)
     target = Path(path)
-    _replace(target, _output(target, heads=heads).make(maps))
+    _replace(target, _output(target, table=table).make(maps))
     return target
 
 
 def check_writable(path: str | Path, *, count: int = 1, heads: bool = False) -> None:
-    """Raise what `save` would raise for so many maps, or reports on `heads`, before anything slow is computed."""
+    """Raise what `save` would raise for so many maps, or for what is a table (`heads`), before anything slow starts."""
     target = Path(path)
-    output = _output(target, heads=heads)
+    output = _output(target, table=heads)
     if count > 1 and not output.several:
         raise UsageError(
             f"A {target.suffix} file shows one map; found {count}. Save them one by one, or together as .html or .json."
@@ -108,8 +117,8 @@ def check_writable(path: str | Path, *, count: int = 1, heads: bool = False) -> 
     _check_place(target)
 
 
-def _output(target: Path, *, heads: bool) -> Output:
-    known = {suffix: output for suffix, output in SUFFIXES.items() if heads or not output.heads}
+def _output(target: Path, *, table: bool) -> Output:
+    known = {suffix: output for suffix, output in SUFFIXES.items() if table or not output.table}
     output = known.get(target.suffix.lower())
     if output is None:
         raise UsageError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -89,6 +90,16 @@ def _part(found: Tally, number: int) -> str:
     return _place(Axis(0.0, float(found.rows)), before, before + found.counts[number][2])
 
 
+def _signs(text: str) -> str:
+    """A sentence with true minus signs before its numbers."""
+    return re.sub(r"(?<![\w.])-(?=\d)", "−", text)
+
+
+def _bare(number: str) -> str:
+    """A number below 1 without the zero before its point, where there is little room."""
+    return number.replace("0.", ".", 1) if number.lstrip("-").startswith("0.") else number
+
+
 def _hyphened(word: str) -> str:
     """A long word with soft hyphens where a narrow column may break it."""
     for ending in ("siveness", "sitivity", "ciency", "delity"):
@@ -114,7 +125,9 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters.update(tone=_tone, typeset=_typeset, step=lambda each: _step_name(colours.level(each)))
-    environment.filters.update(hyphened=_hyphened, capitalize_first=lambda text: text[:1].upper() + text[1:])
+    environment.filters.update(
+        hyphened=_hyphened, signs=_signs, bare=_bare, capitalize_first=lambda text: text[:1].upper() + text[1:]
+    )
     environment.filters["short"] = lambda text: shortened(text, LABEL)
     environment.globals.update(
         place=_place,

@@ -173,7 +173,7 @@ def _tested(key: tuple[str, str], held: Sequence[Contest], scale: str) -> Matrix
 
     tests = {"wilcoxon": "Wilcoxon's signed ranks", "bootstrap": "paired bootstrap of the mean"}
     return Matrix(
-        name=visible(f"{metric}, units replaced by {removal}" if removal else metric),
+        name=visible(f"{metric}, removed: {removal}" if removal else metric),
         meaning=f"mean difference of {metric}, row less column{f', on the scale of a {scale}' if scale else ''}",
         methods=tuple(map(visible, methods)),
         rows=_rows(methods, square),

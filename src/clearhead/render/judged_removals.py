@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 LEFT_OUT = ("morf", "lerf")  # are drawn as curves, and dA is their difference
 SURE = 1.96  # standard deviations that chance stays within, 19 times in 20
 DIGITS, MOST = 3, 6  # that count of the largest number of a column, decimals at most
-TICKS = 3
+TICKS = 4
+MARGIN = 0.04  # of the values, above and below curves
 ARROWS = {"higher": "↑", "lower": "↓"}
 
 
@@ -196,9 +197,9 @@ def _line(row: Row, cells: tuple[Cell, ...], seconds: float | None) -> Line:
         reference=row.reference,
         cells=cells,
         milliseconds=number(None if seconds is None else 1000 * seconds, 0),
-        value=spread.value,
-        low=spread.low,
-        high=spread.high,
+        value=spread.chance if row.method == RANDOM else spread.value,
+        low=None if row.method == RANDOM else spread.low,
+        high=None if row.method == RANDOM else spread.high,
     )
 
 
@@ -213,7 +214,7 @@ def _panels(rows: Sequence[Row]) -> Panels | None:
     chance = next((each for row in rows if row.method == RANDOM for each in row.curves), None)
     low_high = _band(chance)
     values = [each.value for row in held for each in row.curves] + [each for each in low_high if each is not None]
-    low, high, ticks = rounded_axis(np.concatenate(values), TICKS)
+    low, high, ticks = _axis(np.concatenate(values))
 
     def points(removed: NDArray[np.float64], value: NDArray[np.float64] | None) -> Points:
         return () if value is None else drawn_points(removed, value, low, high)
@@ -237,6 +238,15 @@ def _panels(rows: Sequence[Row]) -> Panels | None:
         upper=points(removed, low_high[1]),
         lower=points(removed, low_high[0]),
     )
+
+
+def _axis(values: NDArray[np.float64]) -> tuple[float, float, tuple[tuple[float, str], ...]]:
+    """As far as the values reach and a little beyond, with the round numbers in between."""
+    low, high, ticks = rounded_axis(values, TICKS)
+    beyond = MARGIN * (float(values.max()) - float(values.min()))
+    if beyond:
+        low, high = float(values.min()) - beyond, float(values.max()) + beyond
+    return low, high, tuple(each for each in ticks if low <= each[0] <= high)
 
 
 def _band(chance: Removal | None) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:

@@ -94,6 +94,7 @@ class Judgement:
     texts: tuple[tuple[str, str], ...]
     rulings: tuple[Ruling, ...]
     choice: str
+    candidates: tuple[tuple[str, str, str, bool], ...]
     against: str
     trials: tuple[Trial, ...]
     agreement: tuple[Matrix, ...]
@@ -149,7 +150,8 @@ def judgement(found: Judged) -> Judgement:
             (visible(name), visible(text)) for name, text in (one.texts if one else {}).items() if text.strip()
         ),
         rulings=tuple(rulings),
-        choice=visible(many.choice()) if many else "",
+        choice=visible(many.choice()) if many and many.chosen else "",
+        candidates=_candidates(many) if many else (),
         against=visible(found.against or ""),
         trials=tuple(trial(each, dict(found.seconds)) for each in found.faithfulness),
         agreement=agreement(found.agreement),
@@ -190,6 +192,14 @@ def _summary(rulings: Sequence[Ruling]) -> str:
 def _skipped(found: Evaluation) -> tuple[str, ...]:
     return tuple(
         visible(f"{count:,} input{'' if count == 1 else 's'}: {reason}") for reason, count in found.skipped.items()
+    )
+
+
+def _candidates(found: Evaluation) -> tuple[tuple[str, str, str, bool], ...]:
+    """What was chosen from: the method, its dA as a share of the largest, milliseconds, and whether it is level."""
+    return tuple(
+        (visible(each.method), f"{100 * each.share:.0f} %", number(1000 * each.seconds, 0), each.level)
+        for each in found.candidates
     )
 
 

@@ -44,6 +44,9 @@ def drawn(pen: Pen, drawing: Judgement) -> Iterator[RenderableType]:
     yield pen.text(drawing.summary, BOLD)
     if drawing.choice:
         yield pen.text(f"Chosen: {drawing.choice}")
+    for name, share, milliseconds, level in drawing.candidates:
+        words = f"{share:>5} of the largest dA, {milliseconds:>5} ms{', as good as the best' if level else ''}"
+        yield Padding(Text.assemble(pen.right(name, NAME, BOLD), pen.text(f" {words}", QUIET)), (0, 0, 0, 2))
     yield from _rulings(pen, drawing)
     yield from noted(pen, drawing.notes)
     for n, each in enumerate(drawing.trials):
