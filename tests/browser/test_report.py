@@ -16,6 +16,7 @@ from render.comparison_examples import COMPARISONS, edited
 from render.comparison_examples import looked as looked_at_twice
 from render.drawn_examples import GENERATIONS, PICTURES, captioned, continuation, digit, patches, pixels, translation
 from render.examples import ALL, leaking, pair, review
+from render.judged_examples import JUDGED, averaged, eighteen
 from render.report_examples import REPORTS, classifier, many
 from render.unclaimed_examples import MAPS, ROWS, cam, features, heat, looked, rollout
 
@@ -28,8 +29,9 @@ ARGUMENTS = (
 ).split()
 SCHEMES = ["light", "dark"]
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
+HALF = {"width": 700, "height": 900}
 
-DRAWN = {**PICTURES, **GENERATIONS, **MAPS, **ROWS, **ATTENTIONS, **REPORTS, **COMPARISONS}
+DRAWN = {**PICTURES, **GENERATIONS, **MAPS, **ROWS, **ATTENTIONS, **REPORTS, **COMPARISONS, **JUDGED}
 EVERYTHING = {**ALL, **DRAWN}
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: sudo apt-get install chromium")
@@ -431,3 +433,36 @@ def test_two_pictures_and_their_shares_stand_side_by_side(opened):
     assert all(first["x"] + first["width"] < second["x"] for first, second in pairwise(boxes))
     assert len({round(box["y"]) for box in boxes}) == 1
     assert len({round(box["width"]) for box in boxes}) == 1
+
+
+# ---- verdicts ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [eighteen, averaged])
+def test_no_table_of_verdicts_scrolls_at_half_a_screen(opened, make):
+    tab = opened([make()], viewport=HALF)
+    beyond = tab.locator(".judgement .scroll:visible").evaluate_all(
+        "all => all.map(e => e.scrollWidth - e.clientWidth)"
+    )
+    assert len(beyond) >= 3
+    assert max(beyond) <= 0
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_what_may_be_chance_is_hatched_and_what_is_not_is_filled(opened, scheme):
+    tab = opened([eighteen()], scheme=scheme)
+    look = "all => all.map(e => [getComputedStyle(e).backgroundImage, getComputedStyle(e).backgroundColor])"
+    clear = "rgba(0, 0, 0, 0)"
+    for image, colour in tab.locator(".agreements .matched td.hatched").evaluate_all(look):
+        assert "repeating-linear-gradient" in image
+        assert colour == clear
+    filled = tab.locator(".agreements .matched td.p16").evaluate_all(look)
+    assert filled
+    assert all(image == "none" and colour != clear for image, colour in filled)
+
+
+def test_a_verdict_is_heard_with_its_word(opened):
+    told = opened([averaged()]).locator(".rulings").aria_snapshot()
+    assert "trust" in told
+    assert "do not use" in told
+    assert "★" not in opened([averaged()]).locator(".removed").first.aria_snapshot().split("row ")[2]

@@ -416,3 +416,53 @@ def test_paired_tests_tell_methods_apart(many, test):
         contests(many, "accuracy")
     with pytest.raises(UsageError, match="`test` must be one of"):
         contests(many, test="t")
+
+
+# ---- what is kept beside the figures -------------------------------------------------------------------------------
+
+
+def test_random_orders_have_a_mean_curve_and_a_spread():
+    asked = Choices(orders=7, sets=0, steps=0, seed=4)
+    scores = curved(3, 8)
+    found = faithfulness({"a": np.arange(8.0)}, scores, removal="zero", choices=asked)
+    (middle,) = found.row("random order").curves
+    draw = np.random.default_rng(4)
+    values = []
+    for _ in range(7):
+        order = draw.permutation(8).astype(float)
+        gone = np.argsort(-order)
+        for sequence in (gone, gone[::-1]):
+            left = np.ones(8, dtype=bool)
+            line = [scores(left[None])[0]]
+            for unit in sequence:
+                left = left & (np.arange(8) != unit)
+                line.append(scores(left[None])[0])
+            values.append(line)
+    at = np.round(middle.removed * 8).astype(int)
+    assert middle.value == pytest.approx(np.mean(values, axis=0)[at])
+    assert middle.spread == pytest.approx(np.std(values, axis=0, ddof=1)[at])
+    assert (middle.spread[0], middle.spread[-1]) == pytest.approx((0, 0), abs=1e-12)
+
+
+def test_means_keep_the_values_they_are_of_and_the_spread_of_a_mean_is_smaller():
+    asked = Choices(orders=4, sets=16, steps=0)
+    draw = np.random.default_rng(0)
+    singles = [
+        faithfulness(
+            {"a": draw.normal(size=6), **({"b": draw.normal(size=6)} if n else {})},
+            curved(n, 6),
+            removal="zero",
+            choices=asked,
+        )
+        for n in range(3)
+    ]
+    found = mean_faithfulness(singles)
+    for name in ("dA", "infidelity"):
+        assert found.row("a").values[name].tolist() == [each.row("a").figures[name].value for each in singles]
+    assert np.isnan(found.row("b").values["dA"]).tolist() == [True, False, False]
+    assert np.nanmean(found.row("b").values["dA"]) == pytest.approx(found.row("b").figures["dA"].value)
+    apart = [each.row("random order").curves[0].spread for each in singles]
+    middle = found.row("random order").curves[0]
+    shares = singles[0].row("random order").curves[0].removed
+    expected = np.sqrt(sum(np.interp(middle.removed, shares, each) ** 2 for each in apart)) / 3
+    assert middle.spread == pytest.approx(expected)

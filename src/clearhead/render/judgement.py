@@ -13,7 +13,7 @@ from clearhead.render.scene import beginning, pairs
 from clearhead.render.texts import Amount, Digits, visible
 from clearhead.render.verdicts import Verdict
 from clearhead.validations import SENTENCES, Evaluation, Thresholds, Validation
-from clearhead.validations.plain import number
+from clearhead.validations.plain import number, plain
 
 if TYPE_CHECKING:
     from clearhead.validations import Finding, Sanity, Word
@@ -160,7 +160,7 @@ def judgement(found: Judged) -> Judgement:
         skipped=_skipped(many) if many else (),
         verdict=Verdict(state="unclaimed", words=_summary(rulings), reason=""),
         notes=tuple(map(visible, dict.fromkeys((*found.notes, *found.agreement.notes)))),
-        settings=(*pairs(found.recipe.settings), *pairs({"dtype": found.recipe.dtype})),
+        settings=(*pairs(plain(found.recipe.settings)), *pairs({"dtype": found.recipe.dtype})),
         thresholds=_thresholds(found.thresholds),
         versions=pairs(found.recipe.versions),
         fingerprint=visible(found.recipe.model_fingerprint) if found.recipe.model_fingerprint else "",

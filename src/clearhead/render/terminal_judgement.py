@@ -29,7 +29,14 @@ SQUARE = 7  # columns of a figure of two methods
 GAP = 2
 BLOCKS = "▁▂▃▄▅▆▇█"
 DIGITS = "0123456789"  # in their place where there are no blocks
-SHORT = {"comprehensiveness": "compreh.", "sufficiency": "suffic.", "max-sensitivity": "max-sens."}
+SHORT = {
+    "comprehensiveness": "compr",
+    "sufficiency": "suff",
+    "deletion": "del",
+    "insertion": "ins",
+    "infidelity": "infid",
+    "max-sensitivity": "sens",
+}
 ASCII: dict[Word, str] = {"trust": "+", "care": "!", "reject": "x", "unknown": "?"}
 
 
@@ -99,7 +106,7 @@ def _removed(pen: Pen, found: Trial, *, first: bool) -> Iterator[RenderableType]
     yield pen.text(f"removed: {found.removal}", BOLD)
     yield pen.text(found.said, QUIET)
     widths, left_out = _fitting(pen, found)
-    table = Table.grid(padding=(0, GAP, 0, 0))
+    table = Table.grid(padding=(0, 1, 0, 0))
     table.add_column(no_wrap=True)
     for _ in range(len(widths) + found.timed):
         table.add_column(justify="right", no_wrap=True)
@@ -121,11 +128,11 @@ def _removed(pen: Pen, found: Trial, *, first: bool) -> Iterator[RenderableType]
 
 def _fitting(pen: Pen, found: Trial) -> tuple[list[int], list[str]]:
     """The widths of as many columns as fit, and the names of the others."""
-    room = pen.width - 2 - min(NAME, max(len(line.method) for line in found.lines)) - (8 if found.timed else 0)
+    room = pen.width - 2 - (NAME + 1) - (1 + max(len(line.milliseconds) for line in found.lines) if found.timed else 0)
     widths: list[int] = []
     for n, column in enumerate(found.columns):
         cells = [_cell(pen, line.cells[n], spans=n == 0).cell_len for line in found.lines]
-        width = max(len(SHORT.get(column.name, column.name)) + 2, *cells) + GAP
+        width = max(len(SHORT.get(column.name, column.name)) + 2, *cells) + 1
         if width > room:
             break
         room -= width
