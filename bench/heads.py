@@ -26,8 +26,8 @@ from clearhead.headreports import HeadReport, Pruning
 from clearhead.heads import importance as measures
 from clearhead.heads import pruning
 from clearhead.heads.cases import posed, recipe
-from clearhead.subjects.documents import read
 from clearhead.heads.store import Store
+from clearhead.subjects.documents import read
 
 EVEN = math.log(2)  # the loss below which one of two classes is right
 SAMPLES = Path(__file__).parents[1] / "tests" / "data"

@@ -15,25 +15,29 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from clearhead import batches, methods
+from clearhead import methods
 from clearhead.checks import Choices, Scores, evaluation, validation
 from clearhead.config import Settings, thresholds
 from clearhead.errors import ClearheadError, UsageError, choice
 from clearhead.maps import RelevanceMap
+from clearhead.probing import explained, steady, tested
 from clearhead.question import Question
 from clearhead.removal import WORDS, Removal
-from clearhead.subjects import COMPARING, Subject, Wanted, reads_images
+from clearhead.sanity import vocabulary
+from clearhead.subjects import Subject, Wanted, reads_images
 from clearhead.subjects.documents import read
 from clearhead.validations import Evaluation, Thresholds, Validation
 
 DEFAULT = ("lrp", "secant", "integrated-gradients", "gradient-attention", "rollout")
 PICTURE, OTHER = ("blur", "zero"), ("attention-mask", "zero", "mean")  # what else removes, the first that differs
 WAYS = 2  # how many ways to remove there are where none is named
+TARGETS = 2  # other targets that are explained as a test
+TESTED = 5  # inputs of a data set that methods are tested on
 WRITES = "encoder-decoder"
 REFERENCE = ("integrated-gradients", "secant", "lrp")  # what agreement is quoted with is the first that is judged
 SCALES = {"similarity": "cosine similarity", "sequence": "log-probability", "callable": "value"}  # else logits
 WANTED = ("target", "contrast", "position", "generate", "continuation", "first_piece", "baseline")
-HOW = ("removals", "against", "choices", "thresholds")
+HOW = ("removals", "against", "choices", "thresholds", "sanity")
 Methods = Sequence[str] | Mapping[str, Mapping[str, Any]]
 
 
@@ -43,13 +47,14 @@ class Judging:
 
     `firm` methods were asked for by name and must work; others are left out where they do not, with a note. Without
     `removals` there are two, that of the baseline and one that differs. `against` names the method that agreement is
-    quoted with.
+    quoted with. The first `sanity` inputs are also changed, in their weights, target and content, as a test.
     """
 
     methods: Mapping[str, Settings]
     firm: bool = True
     removals: tuple[str, ...] | None = None
     against: str | None = None
+    sanity: int = 0
     choices: Choices = field(default_factory=Choices)
     thresholds: Thresholds = field(default_factory=Thresholds)
 
@@ -62,7 +67,12 @@ class Judging:
 
 
 def judging(
-    named: Methods | None, asked: Mapping[str, Any], resolve: Callable[[dict[str, Any]], Settings], file: Any = None
+    named: Methods | None,
+    asked: Mapping[str, Any],
+    resolve: Callable[[dict[str, Any]], Settings],
+    *,
+    file: Any = None,
+    tests: int = 1,
 ) -> tuple[Wanted, Judging]:
     """What is explained and how methods are judged, out of all that was asked; thresholds of a file stand behind.
 
@@ -77,6 +87,7 @@ def judging(
         firm=named is not None,
         removals=None if removals is None else _words(removals),
         against=asked.get("against"),
+        sanity=_tests(asked.get("sanity"), tests),
         choices=asked.get("choices") or Choices(),
         thresholds=Thresholds.named({**(thresholds(file) if file else {}), **(asked.get("thresholds") or {})}),
     )
@@ -113,6 +124,15 @@ def _named(name: Any) -> dict[str, Any]:
     return {"method": method, "preset": preset} if preset else {"method": method}
 
 
+def _tests(asked: Any, usual: int) -> int:
+    """On how many inputs methods are tested: true is the usual number."""
+    if asked is None or isinstance(asked, bool):
+        return usual if asked is not False else 0
+    if not isinstance(asked, int) or asked < 0:
+        raise UsageError(f"`sanity` is true, false, or a number of inputs from 0 on; found {asked!r}.")
+    return asked
+
+
 def _words(removals: Any) -> tuple[str, ...]:
     """Ways to remove, by their names."""
     found = (removals,) if isinstance(removals, str) else tuple(removals)
@@ -126,17 +146,23 @@ def _words(removals: Any) -> tuple[str, ...]:
 
 def validate(subject: Subject, given: Any, wanted: Wanted, judging: Judging) -> Validation:
     """How far to trust the methods that explain one prediction. Raises UsageError, and what a method raises."""
-    question, own = posed(subject, given, wanted, judging)
-    maps, seconds, notes = _maps(replace(question, baselines=question.baselines[:own]), judging)
-    removals, first = _removals(question, own, judging), next(iter(maps.values()))
+    whole, own = posed(subject, given, wanted, judging)
+    question = replace(whole, baselines=whole.baselines[:own])
+    maps, seconds, notes = _maps(question, judging)
+    removals, first = _removals(whole, own, judging), next(iter(maps.values()))
+    named, judged = {name: judging.methods[name] for name in maps}, _judged(question, removals.values())
+    tests = judging.sanity > 0 and judged.sum() >= judging.thresholds.fewest_units
+    targets = _others(subject, given, wanted, judging, first) if tests else {}
     scores: dict[str, Scores] = {name: each.scores for name, each in removals.items()}
     found = validation(
         maps,
         scores,
         units=question.items[0].units,
-        judged=_judged(question, removals.values()),
+        judged=judged,
         scale=SCALES.get(first.target.kind, "logit"),
-        tolerances={name: methods.METHODS[each.method].tolerance for name, each in judging.methods.items()},
+        tolerances={name: methods.METHODS[each.method].tolerance for name, each in named.items()},
+        perturbed={name: steady(question, each, judged) for name, each in named.items()} if tests else None,
+        sanity=tested(question, named, maps, targets, judging.thresholds) if tests else (),
         against=judging.against or next((name for name in REFERENCE if name in maps), None),
         choices=judging.choices,
         thresholds=judging.thresholds,
@@ -163,13 +189,21 @@ def posed(subject: Subject, given: Any, wanted: Wanted, judging: Judging) -> tup
     return question, len(own)
 
 
-def explained(question: Question, settings: Settings) -> RelevanceMap:
-    """The map of a question with one aim by the method of the settings."""
-    compares = settings.method in COMPARING
-    recipe = replace(question.recipe, settings=settings.as_dict(), seed=settings.seed)
-    own = replace(question, baselines=question.baselines if compares else (), recipe=recipe)
-    (found,) = batches.one(own, methods.method(settings), settings)
-    return found
+def _others(subject: Subject, given: Any, wanted: Wanted, judging: Judging, found: RelevanceMap) -> dict[str, Question]:
+    """The same input with other targets, drawn at random from the classes or tokens there are."""
+    index = found.target.index
+    if index is None or callable(wanted.target):
+        return {}
+    labelled = subject.labels.get(index) == found.target.label
+    count = len(subject.labels) if labelled else vocabulary(subject.model) or 0
+    others = [each for each in range(count) if each != index] or [index + 1, index - 1]
+    draw = np.random.default_rng(judging.choices.seed)
+    made: dict[str, Question] = {}
+    for each in draw.permutation(others)[:TARGETS].tolist():
+        with suppress(ClearheadError):
+            question, own = posed(subject, given, replace(wanted, target=int(each), contrast=None), judging)
+            made[f"target {each}"] = replace(question, baselines=question.baselines[:own])
+    return made
 
 
 def _maps(question: Question, judging: Judging) -> tuple[dict[str, RelevanceMap], dict[str, float], list[str]]:
@@ -229,7 +263,7 @@ def measured(
     skipped, found, end = Counter[str](), list[Validation](), perf_counter() + seconds
     for given in tqdm(inputs, desc="evaluating", unit="input", leave=False, disable=None):
         try:
-            found.append(validate(subject, given, wanted, judging))
+            found.append(validate(subject, given, wanted, replace(judging, sanity=judging.sanity - len(found))))
         except ClearheadError as error:
             skipped[_reason(error)] += 1
         else:

@@ -36,7 +36,7 @@ from clearhead.subjects import (
     single,
     task_of,
 )
-from clearhead.validating import Judging, Methods
+from clearhead.validating import TESTED, Judging, Methods
 from clearhead.validations import Evaluation, Validation
 
 Input = Any  # a text, an image or its path, a pair of these, or a mapping of tensors
@@ -214,6 +214,7 @@ class AttentionVisualizer:
         against: str | None = None,
         choices: Choices | None = None,
         thresholds: Mapping[str, float] | None = None,
+        sanity: bool = True,
         **asked: Any,
     ) -> Validation:
         """How far to trust the explanations of one prediction: a verdict on each method, with its evidence.
@@ -223,11 +224,13 @@ class AttentionVisualizer:
         at least one of `"mask"`, `"pad"`, `"zero"`, `"mean"`, `"blur"`, `"attention-mask"`, `"delete"`; by default as
         the baseline has it, and a second way. `against`: the method that agreement is quoted with. `choices`: how
         faithfulness is measured. `thresholds`: where verdicts turn, by name; others are those of the settings file.
+        `sanity`: also test whether each method depends on the weights, the target and the input, and stays the same
+        next to it, which takes 20 explanations more of each.
         `asked` holds what else `explain` takes, for one prediction: of a text that the model writes its summed
         log-probability, unless `position` says which token. Raises what `explain` raises.
         """
-        how = {"removals": removals, "against": against, "choices": choices, "thresholds": thresholds}
-        return validating.validate(self._subject, inputs, *self._judging(methods, {**how, **asked}))
+        how = {"removals": removals, "against": against, "choices": choices, "thresholds": thresholds, "sanity": sanity}
+        return validating.validate(self._subject, inputs, *self._judging(methods, {**how, **asked}, 1))
 
     def choose(self, data: Any, *, seconds: float = SECONDS, **asked: Any) -> Evaluation:
         """Find the method that explains this model most faithfully for its price; `method="auto"` then takes it.
@@ -246,9 +249,10 @@ class AttentionVisualizer:
         """How far to trust methods on a data set: means with intervals, paired tests, verdicts, what was skipped.
 
         `data`: inputs in a list, a generator or a column, a file with one in each line, or a folder of images.
-        `limit`: only the first so many. Takes what `validate` takes. Raises what `explain` raises.
+        `limit`: only the first so many. `sanity`: how many of them methods are tested on, by default 5. Takes what
+        `validate` takes. Raises what `explain` raises.
         """
-        return validating.evaluate(self._subject, data, *self._judging(methods, asked), limit=limit)
+        return validating.evaluate(self._subject, data, *self._judging(methods, asked, TESTED), limit=limit)
 
     @overload
     def attention(self, inputs: list[Input], **wanted: Any) -> list[AttentionMaps]: ...
@@ -356,6 +360,7 @@ class AttentionVisualizer:
         methods.check(settings, wanted)
         return Asking(wanted=wanted, settings=settings, units=units, note=note)
 
-    def _judging(self, methods: Methods | None, asked: dict[str, Any]) -> tuple[Wanted, Judging]:
+    def _judging(self, methods: Methods | None, asked: dict[str, Any], tests: int) -> tuple[Wanted, Judging]:
         """What is explained, and how methods are judged."""
-        return validating.judging(methods, asked, self._settings, asked.get("config", self._config))
+        file = asked.get("config", self._config)
+        return validating.judging(methods, asked, self._settings, file=file, tests=tests)

@@ -77,7 +77,7 @@ def validation(
     _check_named(maps, [against, *(each.method for each in sanity)])
     asked, bar, own = choices or Choices(), thresholds or Thresholds(), _judged(all_of, judged)
     few = () if own.sum() >= FEWEST else (f"There are {own.sum()} units to judge; below {FEWEST} little can be said.",)
-    relevances = {name: _relevance(name, each, all_of, own) for name, each in maps.items()}
+    relevances = {name: aligned(name, each, all_of, own) for name, each in maps.items()}
     chosen = {} if few else {name: among(each, own) for name, each in (scores or {}).items()}
     found = Validation(
         model=first.model,
@@ -138,8 +138,8 @@ def _ordinary(found: RelevanceMap) -> list[Unit]:
     return [unit for unit in found.units if not unit.special]
 
 
-def _relevance(name: str, found: RelevanceMap, units: Sequence[Unit], judged: NDArray[np.bool_]) -> Values:
-    """The relevance of the units that are judged, in their order."""
+def aligned(name: str, found: RelevanceMap, units: Sequence[Unit], judged: NDArray[np.bool_]) -> Values:
+    """The relevance of those of `units` that are judged, in their order. Raises UsageError if the map lacks one."""
     known = {(unit.stream, unit.index): float(r) for unit, r in zip(found.units, found.relevance, strict=True)}
     wanted = [(unit.stream, unit.index) for unit, own in zip(units, judged, strict=True) if own]
     missing = [key for key in wanted if key not in known]
