@@ -75,6 +75,9 @@ class Settings:
     drop_sink: bool = _setting(False, "leave out the unit that takes most of a rollout without being read for it")
     cam: Cam = _setting("mean-gradient", "how gradcam weighs channels: by their mean gradient, or `elementwise`")
     steps: int = _setting(0, "steps of integrated gradients; 0 takes as many as leave less than 1 % over")
+    halvings: int = _setting(
+        0, "ways of secant through mixtures that have half of the baseline's units; 0 goes straight to the baseline"
+    )
     samples: int = _setting(0, "how many points, subsets or orders a method draws; 0 lets the number of units decide")
     seed: int = _setting(0, "where random draws of a method begin")
     cross_check: bool = _setting(True, "compare what comes from attention with lrp, and say how far they agree")
@@ -95,7 +98,7 @@ class Settings:
             raise UsageError(f"`residual` must be at least 0 and below 1; found {self.residual}. The default is 0.5.")
         if not 0 <= self.discard < 1:
             raise UsageError(f"`discard` must be at least 0 and below 1; found {self.discard}. The default is 0.")
-        for name in ("batch_size", "steps", "samples", "seed"):
+        for name in ("batch_size", "steps", "halvings", "samples", "seed"):
             if getattr(self, name) < 0:
                 raise UsageError(f"`{name}` must be 0 or larger; found {getattr(self, name)}. The default is 0.")
         if not self.threshold > 0:

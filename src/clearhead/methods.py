@@ -40,7 +40,8 @@ ACTIVATIONS = (
     "numbers add up to nothing."
 )
 OPTIONS = (  # not of every method
-    "layer", "heads", "fusion", "residual", "discard", "drop_sink", "cam", "force", "steps", "samples", "seed",
+    "layer", "heads", "fusion", "residual", "discard", "drop_sink", "cam", "force", "steps", "halvings", "samples",
+    "seed",
 )  # fmt: skip
 
 
@@ -61,7 +62,7 @@ class Row:
 
 METHODS: dict[str, Row] = {
     "lrp": Row(function=lrp),
-    "secant": Row(function=secant),
+    "secant": Row(function=secant, takes=("halvings",)),
     "attention": Row(
         function=attention, takes=("layer", "heads", "fusion", "discard"), ignores_target=True, caution=WHAT_IT_IS
     ),

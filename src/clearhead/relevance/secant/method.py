@@ -14,10 +14,11 @@ from clearhead.config import Settings
 from clearhead.errors import UsageError
 from clearhead.lookups import Blanks
 from clearhead.maps import LedgerEntry, RelevanceMap
-from clearhead.question import Baseline, Pass, Question, uncached
+from clearhead.question import Baseline, Pass, Question, decide, uncached
 from clearhead.relevance.engine import Recording
 from clearhead.relevance.secant.audit import Audit
 from clearhead.relevance.secant.engine import parting
+from clearhead.relevance.secant.halves import through_halves
 from clearhead.relevance.secant.pairs import Pairs
 from clearhead.relevance.secant.table import ROWS
 from clearhead.relevance.watched import Asked, Doubt, Watched, forward
@@ -32,19 +33,26 @@ def secant(question: Question, settings: Settings) -> Iterator[tuple[int, Releva
     r"""What a difference is made of: $f(x) - f(b) = \sum_i R_i$ with $R_i = \sum_d (x_{id} - b_{id})\, m_{id}$.
 
     Gives the number of an item and a map, for each aim of each item: one forward pass of both, and one backward pass
-    for the n-th aims of all items together. Several baselines are averaged. Raises NonFiniteError, ModelError, and
-    UsageError where there is no baseline. Shrikumar et al. 2017, "Learning Important Features Through Propagating
-    Activation Differences", carried through every operation of a transformer.
+    for the n-th aims of all items together. With `settings.halvings`, for each map four more passes of both for each
+    halving, in a batch of their own. Several baselines are averaged. Raises NonFiniteError, ModelError, and UsageError
+    where there is no baseline. Shrikumar et al. 2017, "Learning Important Features Through Propagating Activation
+    Differences", carried through every operation of a transformer.
     """
     if not question.baselines:
         raise UsageError("A difference needs a baseline; this question has none. Give baseline=...")
     with question.evaluated() as warnings:
         each = [
-            _Difference(replace(question, baselines=(baseline,)), settings, warnings).rounds()
-            for baseline in question.baselines
+            _Difference(_from(question, number), settings, warnings).rounds()
+            for number in range(len(question.baselines))
         ]
         for found in zip(*each, strict=True):
             yield found[0][0], _averaged([_doubted(one) for _, one in found])
+
+
+def _from(question: Question, number: int) -> Question:
+    """The same question with one of its baselines."""
+    apart = tuple(replace(each, baselines=(each.baselines[number],)) for each in question.apart)
+    return replace(question, baselines=(question.baselines[number],), apart=apart)
 
 
 class _Difference(Watched):
@@ -57,6 +65,22 @@ class _Difference(Watched):
         self.notes = (f"Compared with {self._baseline.label}.",)
         super().__init__(question, settings, warnings)
         self._alone_too = _outputs_apart(self._pairs, question, self._baseline, self._outputs)
+
+    def round(self, n: int, *, last: bool) -> Iterator[tuple[int, RelevanceMap]]:
+        """The maps of the n-th aims of all items, by way of mixtures if that was asked for."""
+        for i, straight in super().round(n, last=last):
+            yield i, self._halved(straight, i, n) if self._settings.halvings else straight
+
+    def _halved(self, straight: RelevanceMap, i: int, n: int) -> RelevanceMap:
+        alone, settings = self._question.alone(i), replace(self._settings, halvings=0)
+        (item,) = alone.items
+        question = replace(alone, items=(replace(item, aims=(item.aims[n],)),))
+        ask = decide(item.aims[n].ask, self._outputs, i)
+
+        def explain(parts: Question) -> Iterator[tuple[int, RelevanceMap]]:
+            return _Difference(parts, settings, self._warnings).rounds()
+
+        return through_halves(straight, question, ask, self._settings.halvings, explain)
 
     def _begin(self) -> Recording:
         self._pairs = _pairs(Pairs, self._question, self._settings)
