@@ -35,15 +35,16 @@ Method = Literal[
 Preset = Literal["default", "attnlrp", "cp-lrp"]
 Rule = Literal["epsilon", "0"]
 Attention = Literal["cp", "attnlrp"]
+Reference = Literal["neutral", "zero"]
 Leak = Literal["return", "record"]
 Fusion = Literal["mean", "max", "min"]
 Cam = Literal["mean-gradient", "elementwise"]
 
 # A preset is data: the settings it stands for. Anything asked for explicitly still wins.
 PRESETS: dict[str, dict[str, Any]] = {
-    "default": {"rule": "epsilon", "epsilon": 0.01, "attention": "cp", "leak": "return"},
-    "attnlrp": {"rule": "0", "epsilon": 0.0, "attention": "attnlrp", "leak": "record"},
-    "cp-lrp": {"rule": "0", "epsilon": 0.0, "attention": "cp", "leak": "record"},
+    "default": {"rule": "epsilon", "epsilon": 0.01, "attention": "cp", "reference": "neutral", "leak": "return"},
+    "attnlrp": {"rule": "0", "epsilon": 0.0, "attention": "attnlrp", "reference": "zero", "leak": "record"},
+    "cp-lrp": {"rule": "0", "epsilon": 0.0, "attention": "cp", "reference": "zero", "leak": "record"},
 }
 
 
@@ -56,11 +57,15 @@ class Settings:
     """Everything that can be chosen about an explanation. Raises UsageError for a value outside its range."""
 
     method: Method = _setting("lrp", "how relevance is computed; `auto` takes what was measured to be best")
-    preset: Preset = _setting("default", "a named set of rule, epsilon, attention and leak")
+    preset: Preset = _setting("default", "a named set of rule, epsilon, attention, reference and leak")
     rule: Rule = _setting("epsilon", "rule of linear layers: `epsilon` absorbs weak evidence, `0` passes everything on")
     epsilon: float = _setting(0.01, "stabiliser of the epsilon rule, in the unit of a layer's output")
     attention: Attention = _setting(
         "cp", "`cp`: weights are constants, all through the values; `attnlrp`: half through the weights"
+    )
+    reference: Reference = _setting(
+        "neutral",
+        "where slopes of pointwise functions start: `neutral` at what a text that says nothing has there, or `zero`",
     )
     leak: Leak = _setting(
         "return", "`return` hands lost relevance back to the operation's own input; `record` only books it"

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+import torch
 
 from clearhead.config import Settings
 from clearhead.maps import RelevanceMap
 from clearhead.question import Pass, Question
 from clearhead.relevance.audit import Audit
 from clearhead.relevance.engine import Recording
-from clearhead.relevance.run import Run
+from clearhead.relevance.neutral import starts
+from clearhead.relevance.run import Key, Run, Start
 from clearhead.relevance.table import ROWS
 from clearhead.relevance.watched import Doubt, Watched, forward
+
+# What a model may raise that cannot read a text without tokens.
+_FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 def lrp(question: Question, settings: Settings) -> Iterator[tuple[int, RelevanceMap]]:
@@ -33,20 +39,43 @@ class _Relevance(Watched):
     method = "lrp"
 
     def _begin(self) -> Recording:
-        return Recording(Run(self._settings, self._question.model, ROWS, batch=len(self._question.items)))
+        self._starts, self.notes = _starts(self._question, self._settings)
+        self._run = Run(self._settings, self._question.model, ROWS, batch=len(self._question.items))
+        return Recording(self._run)
 
     def _explained(self, number: int, part: Pass) -> dict[str, Any]:
+        self._run.begin(self._starts[number])
         return _sources(self._recording, part)
 
     def _doubted(self, question: Question, n: int) -> Doubt:
         audit = Audit(self._settings, question.model)
         recording = Recording(audit)
-        outputs, _ = forward(recording, question, lambda _, part: _sources(recording, part))
+
+        def explained(number: int, part: Pass) -> dict[str, Any]:
+            audit.begin(self._starts[number])
+            return _sources(recording, part)
+
+        outputs, _ = forward(recording, question, explained)
         _, value = recording.watched(question.items[0].aims[n].ask, outputs, 0)
         recording.explain(value)
         worst = next(iter(audit.imbalances()), None)
         lost = f"`{worst.operation}` of module {worst.module!r}" if worst else None
         return Doubt(value=audit.first_value, relevance=audit.first_relevance, lost=lost)
+
+
+def _starts(question: Question, settings: Settings) -> tuple[Sequence[Mapping[Key, Start]], tuple[str, ...]]:
+    """The points from which slopes are drawn in each pass, and a note where a model cannot be asked for them."""
+    nowhere: list[Mapping[Key, Start]] = [{} for _ in question.passes]
+    if settings.reference == "zero":
+        return nowhere, ()
+    try:
+        return starts(question, settings, ROWS), ()
+    except _FAILURES as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        return nowhere, (
+            f"Slopes are drawn from zero: the model fails on no tokens ({type(error).__name__}: {error}).",
+        )
 
 
 def _sources(recording: Recording, part: Pass) -> dict[str, Any]:

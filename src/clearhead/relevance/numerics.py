@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 INFINITY = float("inf")
+NEAR = 1e-2  # closer points than this are no two points to draw a line through
 _HALF = (torch.float16, torch.bfloat16)
 
 
@@ -38,6 +39,14 @@ def row_dot(value: Tensor, gradient: Tensor) -> Tensor:
 def slope_(y: Tensor, x: Tensor, at_zero: float) -> Tensor:
     r"""$f(x)/x$, and $f'(0)$ where $x = 0$: the slope of the line from the origin to $(x, f(x))$, written over y."""
     return y.div_(x).nan_to_num_(nan=at_zero, posinf=INFINITY, neginf=-INFINITY)
+
+
+def chord(x: Tensor, y: Tensor, r: Tensor, f: Tensor) -> Tensor:
+    r"""$(y - f)/(x - r)$, the slope of the line from $(r, f)$ to $(x, y)$; $|x - r|$ counts as NEAR at least."""
+    wide = torch.promote_types(x.dtype, torch.float32)
+    away = x.to(wide) - r
+    away = away.abs().clamp_min_(NEAR).copysign_(away)
+    return torch.div(y.to(wide) - f, away, out=away).to(x.dtype)
 
 
 def stabilised(gradient: Tensor, z: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,9 @@ from clearhead.tape import (
     picked,
     writes_in_place,
 )
+
+Key = tuple[str, str, int]  # a call within a pass: the path of its module, the operation, how many of these before it
+Start = tuple[Tensor, Tensor]  # a point [d] from which a slope is drawn, and the function there [d]
 
 
 @dataclass(slots=True)
@@ -113,6 +117,8 @@ class Run:
         self._model = model
         self._learned: dict[int, str] | None = None
         self._calls = 0
+        self._starts: Mapping[Key, Start] = {}
+        self._counts: Counter[tuple[str, str]] = Counter()
 
     # ---- from call to row --------------------------------------------------------------------------------------
 
@@ -183,6 +189,22 @@ class Run:
     def account(self, call: Call) -> Account:
         """Where the leaks of the call are written down."""
         return Account(self.ledger, self.place(call), self.returns, self.keeper)
+
+    def begin(self, starts: Mapping[Key, Start]) -> None:
+        """Begin a pass in which slopes of pointwise functions are drawn from these points."""
+        self._starts = starts
+        self._counts.clear()
+
+    def start(self, call: Call, x: Tensor, compute: Callable[[Tensor], Tensor]) -> Start | None:
+        """The point from which the slope of a pointwise function is drawn; None stands for zero."""
+        found = self._starts.get(self.counted(call)) if self._starts else None
+        return found if found is not None and x.dim() > 1 and found[0].shape == x.shape[-1:] else None
+
+    def counted(self, call: Call) -> Key:
+        """Which call of its pass this is."""
+        place = self.tape.module(), call.operation.name
+        self._counts[place] += 1
+        return *place, self._counts[place]
 
     def source(self, value: Tensor, indices: Tensor | None = None, first: int = 0, length: int | None = None) -> Tensor:
         """End relevance here: the model goes on with a copy of a new leaf, of which each item has its own."""

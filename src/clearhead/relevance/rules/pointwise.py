@@ -1,4 +1,4 @@
-"""Pointwise functions: relevance passes unchanged, so the slope is f(x)/x."""
+"""Pointwise functions: a line through (x, f(x)) and the origin, or a point where the model is told nothing."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from clearhead.relevance.ledger import Account
 from clearhead.relevance.meter import metered
-from clearhead.relevance.numerics import slope_
+from clearhead.relevance.numerics import chord, row_dot, slope_
 from clearhead.relevance.rules.norms import constant
-from clearhead.relevance.run import AS_IS, Call, Row, Run
+from clearhead.relevance.run import AS_IS, Call, Row, Run, Start
 from clearhead.tape import Keeper, dependent
 
 Compute = Callable[[Tensor], Tensor]
@@ -42,6 +43,38 @@ class Identity(Function):
         return slope_(y, x, ctx.at_zero).mul_(gradient), None, None, None, None
 
 
+class Chord(Function):
+    r"""$y = f(x)$ as the line from a point r: $G_x = G_y\,(f(x) - f(r))/(x - r)$, where r is what x is of no input.
+
+    Where $|x - r|$ is less than NEAR, it counts as NEAR. Leak per position: $\sum_j G_j\,(y_j - s_j x_j)$ with these
+    slopes s (reference). Shrikumar et al. 2017, "Learning Important Features Through Propagating Activation
+    Differences", section 3.2 (rescale rule), for one operation at a time.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, compute: Compute, start: Start, account: Account) -> Tensor:
+        """Torch's own result, made in here: an input handed out again would count as a view of itself."""
+        y = compute(x)
+        ctx.x, ctx.y, ctx.start, ctx.account = account.keep(x), account.keep(y), start, account
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        """The slope of the line, the books, and what is handed back."""
+        x, y, account = ctx.x.value, ctx.y.value, ctx.account
+        passed = chord(x, y, *ctx.start).mul_(gradient)
+        leaks = {"reference": row_dot(y, gradient) - row_dot(x, passed)}
+        return account.settle(x, passed, leaks), None, None, None
+
+
+def line(run: Run, call: Call, x: Tensor, compute: Compute, *, keep: bool, at_zero: float) -> Tensor:
+    """A pointwise function of x under the rule; `keep` where `compute` does not look at its argument."""
+    start = run.start(call, x, compute)
+    if start is None:
+        return Identity.apply(x, compute, run.keeper, keep, at_zero)  # type: ignore[no-any-return]
+    return Chord.apply(x, compute, start, run.account(call))  # type: ignore[no-any-return]
+
+
 def identity(at_zero: float) -> Callable[[Run, Call], Tensor]:
     """The rule of a pointwise function with f(0) = 0 and f'(0) = `at_zero`."""
 
@@ -52,8 +85,7 @@ def identity(at_zero: float) -> Callable[[Run, Call], Tensor]:
         def compute(value: Tensor) -> Tensor:
             return call.function(value, *rest, **kwargs)  # type: ignore[no-any-return]
 
-        result: Tensor = Identity.apply(x, compute, run.keeper, False, at_zero)
-        return mark(run, call, result)
+        return mark(run, call, line(run, call, x, compute, keep=False, at_zero=at_zero))
 
     return apply
 
@@ -112,11 +144,11 @@ def one_function(run: Run, call: Call, factors: list[Tensor]) -> Tensor | None:
     if any(image.root is not root for image in images) or math.prod(image.at_zero for image in images) != 0:
         return None
     held = call.changed(Tensor.detach)
-    result: Tensor = Identity.apply(run.entering(root), lambda _: held.native(), run.keeper, True, 0.0)
+    result = line(run, call, run.entering(root), lambda _: held.native(), keep=True, at_zero=0.0)
     return mark(run, call, result)
 
 
-_LINE = "identity: G_x = G f(x)/x"
+_LINE = "G_x = G (f(x) - f(r)) / (x - r), r from a text that says nothing; f(x)/x where there is none"
 _SLOPE_AT_ZERO = {
     "gelu": 0.5, "silu": 0.5, "mish": 0.6, "tanh": 1.0, "erf": 2 / math.sqrt(math.pi), "sin": 1.0, "sinh": 1.0,
     "asinh": 1.0, "atan": 1.0, "tan": 1.0, "softsign": 1.0, "tanhshrink": 0.0, "softshrink": 0.0, "hardshrink": 0.0,
@@ -125,7 +157,7 @@ _SLOPE_AT_ZERO = {
 }  # fmt: skip
 
 ROWS = {
-    **{name: Row(identity(at_zero), _LINE) for name, at_zero in _SLOPE_AT_ZERO.items()},
+    **{name: Row(identity(at_zero), _LINE, ("reference",)) for name, at_zero in _SLOPE_AT_ZERO.items()},
     **dict.fromkeys("relu leaky_relu rrelu prelu abs threshold".split(), AS_IS),
     "pow": Row(power, f"{_LINE} for a positive power; a constant else"),
     "clamp": Row(clamp, f"{_LINE} if 0 lies within the bounds", ("constant",)),
