@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from clearhead.config import Settings
 from clearhead.errors import ClearheadError
 from clearhead.maps import RelevanceMap
 from clearhead.question import Question
-from clearhead.sanity import layers, near, other, settled
+from clearhead.sanity import layers, near, other, settled, targets
 from clearhead.sanity import randomised as at_random
 from clearhead.subjects import COMPARING
 from clearhead.validations import Sanity, Step, Thresholds
@@ -43,23 +44,24 @@ def tested(
     question: Question,
     named: Mapping[str, Settings],
     maps: Mapping[str, RelevanceMap],
-    targets: Mapping[str, Question],
     bar: Thresholds,
+    tokenizer: Any,
 ) -> list[Sanity]:
-    """Of each method, how alike its map stays as weights become random, for `targets` and for inputs of other content.
+    """Of each method, how alike its map stays as weights become random, for other targets and inputs of other content.
 
     Weights go from the top down in four steps, the last of which is the whole model, and twice all at once. What is
-    explained stays the same. A change under which a method fails is left out.
+    explained stays the same but where the target is what changes. A `tokenizer` tells which tokens are special. A
+    change under which a method fails is left out.
     """
     fixed, quick = settled(question), {name: _quick(each) for name, each in named.items()}
     cascade = {name: _all_of(fixed, quick, own, 0) for name, own in _cuts(fixed).items()}
     everything = tuple(question.model.parameters())
     at_once = [_all_of(fixed, quick, everything, 1 + n) for n in range(DRAWS)]
-    classes = {name: _each(each, quick) for name, each in targets.items()}
+    classes = {name: _each(each, quick) for name, each in targets(question).items()}
     inputs: dict[str, dict[str, RelevanceMap]] = {}
     for n in range(DRAWS):
         with suppress(ClearheadError):
-            inputs[f"input {n}"] = _each(other(fixed, n), quick)
+            inputs[f"input {n}"] = _each(other(fixed, n, tokenizer=tokenizer), quick)
     found = []
     for name, before in maps.items():
         steps: list[Step] = []

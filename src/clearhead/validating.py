@@ -23,7 +23,6 @@ from clearhead.maps import RelevanceMap
 from clearhead.probing import explained, steady, tested
 from clearhead.question import Question
 from clearhead.removal import WORDS, Removal
-from clearhead.sanity import vocabulary
 from clearhead.subjects import Subject, Wanted, reads_images
 from clearhead.subjects.documents import read
 from clearhead.validations import Evaluation, Thresholds, Validation
@@ -31,7 +30,6 @@ from clearhead.validations import Evaluation, Thresholds, Validation
 DEFAULT = ("lrp", "secant", "integrated-gradients", "gradient-attention", "rollout")
 PICTURE, OTHER = ("blur", "zero"), ("attention-mask", "zero", "mean")  # what else removes, the first that differs
 WAYS = 2  # how many ways to remove there are where none is named
-TARGETS = 2  # other targets that are explained as a test
 TESTED = 5  # inputs of a data set that methods are tested on
 WRITES = "encoder-decoder"
 REFERENCE = ("integrated-gradients", "secant", "lrp")  # what agreement is quoted with is the first that is judged
@@ -152,7 +150,6 @@ def validate(subject: Subject, given: Any, wanted: Wanted, judging: Judging) -> 
     removals, first = _removals(whole, own, judging), next(iter(maps.values()))
     named, judged = {name: judging.methods[name] for name in maps}, _judged(question, removals.values())
     tests = judging.sanity > 0 and judged.sum() >= judging.thresholds.fewest_units
-    targets = _others(subject, given, wanted, judging, first) if tests else {}
     scores: dict[str, Scores] = {name: each.scores for name, each in removals.items()}
     found = validation(
         maps,
@@ -162,7 +159,7 @@ def validate(subject: Subject, given: Any, wanted: Wanted, judging: Judging) -> 
         scale=SCALES.get(first.target.kind, "logit"),
         tolerances={name: methods.METHODS[each.method].tolerance for name, each in named.items()},
         perturbed={name: steady(question, each, judged) for name, each in named.items()} if tests else None,
-        sanity=tested(question, named, maps, targets, judging.thresholds) if tests else (),
+        sanity=tested(question, named, maps, judging.thresholds, subject.tokenizer) if tests else (),
         against=judging.against or next((name for name in REFERENCE if name in maps), None),
         choices=judging.choices,
         thresholds=judging.thresholds,
@@ -187,23 +184,6 @@ def posed(subject: Subject, given: Any, wanted: Wanted, judging: Judging) -> tup
             "with `position`, or target='sequence'; of many inputs, evaluate() gives means."
         )
     return question, len(own)
-
-
-def _others(subject: Subject, given: Any, wanted: Wanted, judging: Judging, found: RelevanceMap) -> dict[str, Question]:
-    """The same input with other targets, drawn at random from the classes or tokens there are."""
-    index = found.target.index
-    if index is None or callable(wanted.target):
-        return {}
-    labelled = subject.labels.get(index) == found.target.label
-    count = len(subject.labels) if labelled else vocabulary(subject.model) or 0
-    others = [each for each in range(count) if each != index] or [index + 1, index - 1]
-    draw = np.random.default_rng(judging.choices.seed)
-    made: dict[str, Question] = {}
-    for each in draw.permutation(others)[:TARGETS].tolist():
-        with suppress(ClearheadError):
-            question, own = posed(subject, given, replace(wanted, target=int(each), contrast=None), judging)
-            made[f"target {each}"] = replace(question, baselines=question.baselines[:own])
-    return made
 
 
 def _maps(question: Question, judging: Judging) -> tuple[dict[str, RelevanceMap], dict[str, float], list[str]]:

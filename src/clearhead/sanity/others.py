@@ -1,174 +1,163 @@
-"""Other inputs in the place of one: of other content, or next to it; what is explained stays the same."""
+"""Another input in the place of one: as many units of other content; what is explained stays the same."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from clearhead.errors import UsageError
-from clearhead.lookups import Blanks, Noting
-from clearhead.question import Question, decide
-from clearhead.removal import Region, called, regions
-from clearhead.tape import Function
+from clearhead.question import Grid, Item, Pass, Question
+from clearhead.sanity.settling import looked_up, settled, single
+from clearhead.subjects.sides import Side, sides
+from clearhead.subjects.tokens import namer
+from clearhead.units import Unit
 
-RADIUS = 0.05  # of a standard deviation
+MARKED = re.compile(r"[\[<].*[\]>]")  # how a vocabulary spells what is no text
+TRIES = 1000  # ids drawn for one place until one is ordinary
+Keep = Callable[[int], bool]
 
 
-def settled(question: Question) -> Question:
-    """The question of one item whose target is what the model says now, whatever becomes of model and input.
+def other(question: Question, seed: int = 0, *, tokenizer: Any = None) -> Question:
+    """The question about another input with as many units, its target that of this one.
 
-    Raises ModelError if the model fails.
+    Tokens are drawn at random from the ordinary ones of the vocabulary; special tokens, what the model produced and
+    every position stay. Parts of an image, or vectors, are given to other places at random, and what they are compared
+    with goes with them; baselines of texts stay, since they are the same for all tokens. Without a `tokenizer` ids are
+    drawn that the model's config does not call special. Raises UsageError for several inputs, or where nothing can
+    change.
+
+    >>> from clearhead import Settings
+    >>> from clearhead.subjects import Loaded, Subject, Wanted
+    >>> model = torch.nn.Linear(3, 2)
+    >>> subject = Subject(Loaded(model=model, processor=None, name="toy", task="tensors", pooling="mean"))
+    >>> question = subject.question({"input": torch.tensor([[1.0, 2.0, 3.0]])}, Wanted(), Settings())
+    >>> other(question, seed=1).passes[0].tensors["input"].tolist()
+    [[2.0, 3.0, 1.0]]
     """
-    (item,) = question.items
-    with question.evaluated(), torch.no_grad():
-        outputs = [called(question, part.tensors, Noting()) for part in question.passes]
-        aims = tuple(replace(aim, ask=decide(aim.ask, outputs, 0)) for aim in item.aims)
-    return replace(question, items=(replace(item, aims=aims),))
-
-
-# ---- other content -------------------------------------------------------------------------------------------------
-
-
-def other(question: Question, seed: int = 0) -> Question:
-    """The question about another input: random tokens, or the parts of the image or the vectors in random order.
-
-    Where a baseline has what the input has, as at special tokens, the input stays, and so do baselines. Raises
-    UsageError where nothing can change.
-    """
-    draw, changed = torch.Generator().manual_seed(seed), False
+    draw, item = torch.Generator().manual_seed(seed), single(question)
+    found = settled(question)
     tensors = [dict(part.tensors) for part in question.passes]
-    for region in regions(question):
-        x = tensors[region.number][region.name]
-        own = _ordinary(question, region, x)
-        new = _drawn(question, x, own, draw) if not x.is_floating_point() else _shuffled(region, x, own, draw)
-        changed |= not torch.equal(new, x)
-        tensors[region.number][region.name] = new
-    if not changed:
-        raise UsageError("Another input has other units; here none can change. Give an input with at least two.")
-    passes = (replace(part, tensors=new) for part, new in zip(question.passes, tensors, strict=True))
-    return replace(question, passes=tuple(passes))
-
-
-def _ordinary(question: Question, region: Region, x: Tensor) -> Tensor:
-    """Which positions [T] or pixels [H, W] belong to units that a baseline would replace; all units without one."""
-    own = region.units >= 0
-    for each in question.baselines[:1]:
-        differs = (each.tensors[region.number][region.name] != x)[0]
-        flat = differs.any(0) if region.image else differs.reshape(len(differs), -1).any(1)
-        units = torch.unique(region.units[flat & own])
-        own = own & torch.isin(region.units, units)
-    return own
-
-
-def _drawn(question: Question, ids: Tensor, own: Tensor, draw: torch.Generator) -> Tensor:
-    """Ids of random tokens in some places."""
-    count = vocabulary(question.model) or int(ids.max()) + 1
-    random = torch.randint(0, count, ids.shape, generator=draw).to(ids)
-    return torch.where(own.reshape(1, -1, *[1] * (ids.dim() - 2)), random, ids)
-
-
-def vocabulary(model: nn.Module) -> int | None:
-    """How many tokens the model's table of words holds; None if it tells of none."""
-    with suppress(AttributeError, NotImplementedError):
-        return int(model.get_input_embeddings().num_embeddings)  # type: ignore[operator]
-    return None
-
-
-def _shuffled(region: Region, x: Tensor, own: Tensor, draw: torch.Generator) -> Tensor:
-    """What the units hold, given to others at random: the parts of an image, or vectors."""
-    units = torch.unique(region.units[own])
-    order = units[torch.randperm(len(units), generator=draw).to(units.device)]
-    new, flat = x.clone().flatten(2) if region.image else x.clone(), region.units.flatten()
-    for unit, source in zip(units.tolist(), order.tolist(), strict=True):
-        mine, theirs = (flat == unit).nonzero().flatten(), (flat == source).nonzero().flatten()
-        count = min(len(mine), len(theirs))
-        whole = x.flatten(2) if region.image else x
-        if region.image:
-            new[:, :, mine[:count]] = whole[:, :, theirs[:count]]
+    bases = [[dict(each) for each in baseline.tensors] for baseline in question.baselines]
+    for side in sides(question.passes, question.items):
+        if side.produced:
+            continue
+        own = tensors[side.number]
+        if side.kind == "ids":
+            own[side.name] = _drawn(own[side.name], side, _ordinary(question, tokenizer), draw)
         else:
-            new[:, mine[:count]] = whole[:, theirs[:count]]
-    return new.reshape(x.shape)
+            move = _moving(side, item.layouts[side.number].grid, draw)
+            for each in (own, *(base[side.number] for base in bases)):
+                each[side.name] = move(each[side.name])
+    _check(question.passes, tensors)
+    return replace(
+        found,
+        passes=tuple(replace(part, tensors=new) for part, new in zip(question.passes, tensors, strict=True)),
+        baselines=tuple(replace(each, tensors=tuple(new)) for each, new in zip(question.baselines, bases, strict=True)),
+        items=(_named(found.items[0], question.passes, tensors, tokenizer),),
+    )
 
 
-# ---- next to it ----------------------------------------------------------------------------------------------------
+def _check(passes: Iterable[Pass], tensors: Iterable[Mapping[str, Any]]) -> None:
+    """Raise UsageError if nothing has changed."""
+    pairs = zip(passes, tensors, strict=True)
+    if not any(
+        new[name] is not part.tensors[name] and not torch.equal(new[name], part.tensors[name])
+        for part, new in pairs
+        for name in new
+        if isinstance(new[name], Tensor)
+    ):
+        raise UsageError("Another input has other units; here none can change. Give an input with units that differ.")
 
 
-@contextmanager
-def near(question: Question, number: int = 0, *, radius: float = RADIUS) -> Iterator[Question]:
-    """Within the block, the question about an input nearby; the same `number` gives the same one.
-
-    Every entry is moved by uniform noise of at most `radius` standard deviations: pixels and vectors in the input,
-    tokens in their rows of the model's table, which have their old bits afterwards. Yeh et al. 2019, definition 2.2.
-    """
-    draw = torch.Generator().manual_seed(1 + number)
-    tensors = [dict(part.tensors) for part in question.passes]
-    with ExitStack() as stack:
-        for region in regions(question):
-            x = tensors[region.number][region.name]
-            if x.is_floating_point():
-                tensors[region.number][region.name] = x + _noise(x, x.std(), radius, draw)
-        for table, rows in _tables(question).items():
-            stack.enter_context(_moved(table, rows, radius, draw))
-        passes = (replace(part, tensors=new) for part, new in zip(question.passes, tensors, strict=True))
-        yield replace(question, passes=tuple(passes))
+# ---- tokens --------------------------------------------------------------------------------------------------------
 
 
-def _noise(like: Tensor, spread: Tensor, radius: float, draw: torch.Generator) -> Tensor:
-    uniform = 2 * torch.rand(like.shape, generator=draw) - 1
-    return (uniform.to(like.device) * radius * spread).to(like)
+def _ordinary(question: Question, tokenizer: Any) -> tuple[int, Keep]:
+    """How many ids there are to draw from, and which of them are tokens like any other."""
+    rows = [len(weight) for tables in looked_up(question) for weight, _ in tables]
+    if tokenizer is not None:
+        special = set(tokenizer.all_special_ids)
+
+        def keep(number: int) -> bool:
+            spelled = str(tokenizer.convert_ids_to_tokens(number))
+            return number not in special and not MARKED.fullmatch(spelled)
+
+        return min([*rows, len(tokenizer)]), keep
+    config = getattr(question.model, "config", None)
+    config = getattr(config, "text_config", None) or config
+    named = {getattr(config, f"{each}_token_id", None) for each in ("pad", "bos", "eos", "mask", "sep", "cls")}
+    return min(rows, default=0), lambda number: number not in named
 
 
-class _Looking(Blanks):
-    """Notes which tables the ids of some tensors are looked up in."""
-
-    def __init__(self, ids: list[Tensor]) -> None:
-        super().__init__("zero")
-        self._ids = ids
-        self.found: list[Tensor] = []
-
-    def looked_up(self, function: Function, ids: Tensor, weight: Tensor, *rest: Any, **kwargs: Any) -> Tensor:
-        """The vectors of ids."""
-        if any(ids.numel() == each.numel() and torch.equal(ids.flatten(), each.flatten()) for each in self._ids):
-            self.found.append(weight)
-        return super().looked_up(function, ids, weight, *rest, **kwargs)
-
-
-def _tables(question: Question) -> dict[nn.Parameter, Tensor]:
-    """The parameters that tokens are looked up in, each with the ids that are."""
-    found: dict[nn.Parameter, Tensor] = {}
-    parameters = {each.data_ptr(): each for each in question.model.parameters()}
-    for number, part in enumerate(question.passes):
-        ids = [_ids(part.tensors, region.name) for region in regions(question) if region.number == number]
-        looking = _Looking([each for each in ids if each is not None])
-        with question.evaluated(), torch.no_grad():
-            called(question, part.tensors, looking)
-        for weight in looking.found:
-            table = parameters.get(weight.data_ptr())
-            for each in ids if table is not None else ():
-                if each is not None and table is not None:
-                    rows = each.flatten().clamp(0, len(table) - 1)
-                    found[table] = torch.unique(torch.cat([found[table], rows]) if table in found else rows)
-    return found
+def _drawn(ids: Tensor, side: Side, ordinary: tuple[int, Keep], draw: torch.Generator) -> Tensor:
+    """Ids of ordinary tokens in the places of a side, each another one than before; what is special stays."""
+    count, keep = ordinary
+    new = ids.clone()
+    for place in side.places[0] if side.places and count else ():
+        before = ids[0, place]
+        if before.dim() or not keep(int(before)):
+            continue
+        drawn = torch.randint(0, count, (TRIES,), generator=draw).tolist()
+        chosen = next((each for each in drawn if each != int(before) and keep(each)), None)
+        if chosen is not None:
+            new[0, place] = chosen
+    return new
 
 
-def _ids(tensors: Mapping[str, Any], name: str) -> Tensor | None:
-    value = tensors[name]
-    return value if isinstance(value, Tensor) and not value.is_floating_point() else None
+def _named(item: Item, passes: Iterable[Pass], tensors: Iterable[Mapping[str, Any]], tokenizer: Any) -> Item:
+    """The item with the texts of its new tokens, and without those it had."""
+    layouts, changed = [], set[str]()
+    for layout, part, new in zip(item.layouts, passes, tensors, strict=True):
+        units = list(layout.units)
+        for span in layout.spans:
+            old, now = part.tensors[span.ids][0], new[span.ids][0]
+            for n in range(span.first, span.last):
+                place = span.offset + n - span.first
+                if not torch.equal(old[place], now[place]):
+                    units[n] = _unit(units[n], now[place], tokenizer)
+                    changed.add(units[n].stream)
+        layouts.append(replace(layout, units=tuple(units)))
+    texts = {stream: text for stream, text in item.texts.items() if stream not in changed}
+    return replace(item, layouts=tuple(layouts), texts=texts, pictures={})
 
 
-@contextmanager
-def _moved(table: nn.Parameter, rows: Tensor, radius: float, draw: torch.Generator) -> Iterator[None]:
-    """Some rows of a table with noise on them, for a while."""
-    old = table.detach()[rows].clone()
-    try:
-        with torch.no_grad():
-            table[rows] = old + _noise(old, table.detach().float().std(), radius, draw)
-        yield
-    finally:
-        with torch.no_grad():
-            table[rows] = old
+def _unit(unit: Unit, entry: Tensor, tokenizer: Any) -> Unit:
+    if entry.is_floating_point():
+        return unit
+    text = f"token {int(entry)}" if tokenizer is None else namer(tokenizer)(int(entry))
+    return replace(unit, text=text, start=None, end=None)
+
+
+# ---- images and vectors --------------------------------------------------------------------------------------------
+
+
+def _moving(side: Side, grid: Grid | None, draw: torch.Generator) -> Callable[[Tensor], Tensor]:
+    """What gives the parts of an image, or the vectors of a side, to other places."""
+    if side.kind == "image" and grid is not None:
+        order = torch.randperm(grid.rows * grid.columns, generator=draw)
+        return lambda image: _rearranged(image, grid, order.to(image.device))
+    places = torch.tensor(side.places[0] if side.places else (), dtype=torch.long)
+    sources = places[torch.randperm(len(places), generator=draw)]
+
+    def move(value: Tensor) -> Tensor:
+        new = value.clone()
+        new[:, places.to(value.device)] = value[:, sources.to(value.device)]
+        return new
+
+    return move
+
+
+def _rearranged(image: Tensor, grid: Grid, order: Tensor) -> Tensor:
+    """An image [1, channels, height, width] with its parts in another order; what is over at the edges stays."""
+    tall, wide = image.shape[2] // grid.rows, image.shape[3] // grid.columns
+    new = image.clone()
+    inner = image[:, :, : grid.rows * tall, : grid.columns * wide]
+    parts = inner.reshape(*image.shape[:2], grid.rows, tall, grid.columns, wide).transpose(3, 4).flatten(2, 3)
+    turned = parts[:, :, order].reshape(*image.shape[:2], grid.rows, grid.columns, tall, wide).transpose(3, 4)
+    new[:, :, : grid.rows * tall, : grid.columns * wide] = turned.reshape(inner.shape)
+    return new

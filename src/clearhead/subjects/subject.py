@@ -52,6 +52,12 @@ class Subject:
         known = getattr(getattr(self.model, "config", None), "id2label", None) or {}
         return {int(index): str(label) for index, label in known.items()}
 
+    @property
+    def tokenizer(self) -> Any:
+        """What reads texts, by itself or as a part of the processor; None if nothing does."""
+        found = getattr(self._loaded.processor, "tokenizer", self._loaded.processor)
+        return found if hasattr(found, "all_special_ids") else None
+
     def question(self, given: Any, wanted: Wanted, settings: Settings, *, pixels: bool = False) -> Question:
         """The question that one input poses: a text, an image, a pair, or a mapping of tensors. Raises UsageError."""
         if isinstance(given, Mapping):
