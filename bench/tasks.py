@@ -44,7 +44,7 @@ def captions(folder: Path | None) -> list[str]:
 
 def flips(texts: Sequence[str]) -> dict[str, float]:
     """How many predictions change when five words are masked: the most relevant, random ones, the least relevant."""
-    av = AttentionVisualizer.from_pretrained("clearhead/sentiment")
+    av = AttentionVisualizer.from_pretrained("clearhead/sentiment", method="lrp")
     tokenizer = av._subject._loaded.processor
     generator = random.Random(0)
     kept, errors, flipped = 0, [], dict.fromkeys(("most relevant", "random", "least relevant"), 0.0)
@@ -97,7 +97,7 @@ def predicted(av: AttentionVisualizer, ids: torch.Tensor) -> int:
 
 def streams(texts: Sequence[str]) -> float:
     """How far encoder and decoder are from each token's logit, which a plain forward pass gives; the worst token."""
-    av = AttentionVisualizer.from_pretrained("clearhead/translate")
+    av = AttentionVisualizer.from_pretrained("clearhead/translate", method="lrp")
     worst, residual, rows, share = 0.0, 0.0, 0, []
     for text in texts:
         found = av.explain(text)
@@ -143,7 +143,7 @@ def held_out() -> tuple[list[Any], Any]:
 def digits(reports: Path | None) -> None:
     """The digits that are read wrongly, each against what it is; their reports, if a folder is given."""
     pictures, labels = held_out()
-    av = AttentionVisualizer.from_pretrained("clearhead/digits")
+    av = AttentionVisualizer.from_pretrained("clearhead/digits", method="lrp")
     found = av.explain(pictures)
     worst = max(each.conservation_error for each in found)
     wrong = [n for n, each in enumerate(found) if each.target.index != labels[n]]

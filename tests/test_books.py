@@ -24,7 +24,7 @@ def pairs(sst2: list[str]) -> list[tuple[str, str]]:
 @pytest.fixture(scope="module")
 def av(minilm: str) -> AttentionVisualizer:
     """The real model, as it loads by default: float32, on SDPA."""
-    return AttentionVisualizer.from_pretrained(minilm)
+    return AttentionVisualizer.from_pretrained(minilm, method="lrp")
 
 
 def test_float32_conserves_and_balances_on_every_pair(av: AttentionVisualizer, pairs: list[tuple[str, str]]) -> None:
@@ -37,7 +37,7 @@ def test_float32_conserves_and_balances_on_every_pair(av: AttentionVisualizer, p
 
 
 def test_float64_conserves_to_ten_digits_on_every_pair(minilm: str, pairs: list[tuple[str, str]]) -> None:
-    wide = AttentionVisualizer.from_pretrained(minilm, dtype=torch.float64)
+    wide = AttentionVisualizer.from_pretrained(minilm, dtype=torch.float64, method="lrp")
     maps = wide.explain(pairs)
     assert max(one.conservation_error for one in maps) < 1e-10
     assert max(one.residual for one in maps) < 1e-10
@@ -71,7 +71,7 @@ def test_eager_and_sdpa_give_the_same_relevance(
     from transformers import AutoModel, AutoTokenizer
 
     model = AutoModel.from_pretrained(minilm, attn_implementation="eager")
-    eager = AttentionVisualizer(model, AutoTokenizer.from_pretrained(minilm))
+    eager = AttentionVisualizer(model, AutoTokenizer.from_pretrained(minilm), method="lrp")
     assert av.model.config._attn_implementation == "sdpa"
     for pair in pairs[:10]:
         one, other = av.explain(pair, **settings), eager.explain(pair, **settings)

@@ -17,7 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 from clearhead import cli
-from clearhead.config import Settings, meanings
+from clearhead.config import meanings
 from clearhead.errors import ModelError
 from clearhead.maps import LedgerEntry, RelevanceMap, Target
 from clearhead.units import Unit
@@ -346,7 +346,8 @@ def test_config_prints_every_setting_with_value_meaning_and_origin(tmp_path, mon
         ("strict", "true", f"file {settings}"),
         ("attention", "attnlrp", "preset attnlrp"),
         ("epsilon", "0.5", "given"),
-        ("method", Settings().method, "default"),
+        ("method", "lrp", "its settings"),
+        ("seed", "0", "default"),
     ]:
         assert re.match(rf"\s*{name}\s+{value}\s+{re.escape(origin)}\s", rows[name])
 
@@ -359,7 +360,8 @@ def test_a_classifier_from_the_shell(tiny_classifier):
     assert (done.returncode, done.stderr) == (0, "")
     parsed = json.loads(done.stdout)
     assert {parsed["target"]["label"], parsed["target"]["contrast"]} == {"positive", "negative"}
-    assert sum(unit["relevance"] for unit in parsed["units"]) == pytest.approx(parsed["value"], rel=1e-4)
+    found = parsed["base_value"] + sum(unit["relevance"] for unit in parsed["units"])
+    assert found == pytest.approx(parsed["value"], rel=1e-4)
     assert [unit["text"] for unit in parsed["units"] if not unit["special"]] == TEXT.split()
 
 
@@ -415,7 +417,8 @@ def test_similarity_from_the_shell(minilm):
     done = subprocess_run("explain", "--model", minilm, "--task", "sentence-similarity", *pair, "--json", "--check")
     assert (done.returncode, done.stderr) == (0, "")
     parsed = json.loads(done.stdout)
-    assert sum(unit["relevance"] for unit in parsed["units"]) == pytest.approx(parsed["value"], rel=1e-4)
+    found = parsed["base_value"] + sum(unit["relevance"] for unit in parsed["units"])
+    assert found == pytest.approx(parsed["value"], rel=1e-4)
     assert parsed["residual"] < 1e-5
 
 

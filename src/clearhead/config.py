@@ -47,6 +47,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "cp-lrp": {"rule": "0", "epsilon": 0.0, "attention": "cp", "reference": "zero", "leak": "record"},
 }
 
+RULES = ("preset", "rule", "epsilon", "attention", "reference", "leak", "strict")  # of lrp: who gives one means lrp
+
 
 def _setting(default: Any, meaning: str) -> Any:
     return field(default=default, metadata={"meaning": meaning})
@@ -56,7 +58,7 @@ def _setting(default: Any, meaning: str) -> Any:
 class Settings:
     """Everything that can be chosen about an explanation. Raises UsageError for a value outside its range."""
 
-    method: Method = _setting("lrp", "how relevance is computed; `auto` takes what was measured to be best")
+    method: Method = _setting("secant", "how relevance is computed; `lrp` if one of its settings is given")
     preset: Preset = _setting("default", "a named set of rule, epsilon, attention, reference and leak")
     rule: Rule = _setting("epsilon", "rule of linear layers: `epsilon` absorbs weak evidence, `0` passes everything on")
     epsilon: float = _setting(0.01, "stabiliser of the epsilon rule, in the unit of a layer's output")
@@ -113,6 +115,8 @@ class Settings:
     def resolve(cls, *, file: str | Path | None = None, **given: Any) -> tuple[Settings, dict[str, str]]:
         """Settings and the origin of each: given beats the file, both beat the preset, the preset beats the default.
 
+        Without a method, a setting of lrp means lrp.
+
         Raises UsageError for an unknown name (and names the nearest) or value.
         """
         layers = {
@@ -128,6 +132,8 @@ class Settings:
             raise choice("preset", preset, PRESETS)
         if preset != "default":
             merged = {name: (value, f"preset {preset}") for name, value in PRESETS[preset].items()} | merged
+        if "method" not in merged and any(name in merged for name in RULES):
+            merged["method"] = ("lrp", "its settings")
         values = {name: value for name, (value, _) in merged.items()}
         return cls(**values), {name: merged[name][1] if name in merged else "default" for name in _NAMES}
 

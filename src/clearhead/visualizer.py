@@ -163,7 +163,8 @@ class AttentionVisualizer:
         for several. A string that is none of these words is a text. By default the mask token, or the mean where there
         is none. Special tokens stay, and what the model produced stays where a text is given.
 
-        Any field of `Settings` may be given, among them `method`: `lrp` unless told otherwise; `secant`; `auto`, what
+        Any field of `Settings` may be given, among them `method`: `secant` unless told otherwise; `lrp`, also where one
+        of its settings is given (`preset`, `rule`, `epsilon`, `attention`, `reference`, `leak`, `strict`); `auto`, what
         `choose` found best for this model; `attention`, `rollout`, `flow`, `gradient-attention`, `value-zeroing` or
         `gradcam`, whose maps are compared with lrp; or one of `FeatureAttributor`. Raises UsageError, ModelError,
         NonFiniteError or UnruledOperationError.
@@ -276,7 +277,7 @@ class AttentionVisualizer:
         the forward pass, layer by layer when asked for; nothing is reloaded. `target` is only needed with tensors of a
         model without logits. Raises UsageError, or ModelError where no attention is found.
         """
-        chosen = self._settings(settings)
+        chosen = self._by("attention", settings)
         wanted = Wanted(target=target, generate=generate, continuation=continuation)
         if isinstance(inputs, list):
             check_kinds(inputs)
@@ -308,7 +309,7 @@ class AttentionVisualizer:
         return self._heads.report(
             data,
             labels,
-            self._settings(settings),
+            self._by("lrp", settings),
             of=of,
             absolute=absolute,
             normalise=normalise,
@@ -322,14 +323,14 @@ class AttentionVisualizer:
         Holds for `av.model(...)` and for every verb within the block, and leaves no trace. `heads`: `Head` objects,
         texts, or tuples (stream, layer, number), where there is one stream without it. Raises UsageError for others.
         """
-        return self._heads.without(heads, self.settings)
+        return self._heads.without(heads, self._by("lrp", {}))
 
     def pruned(self, heads: Any, *, example: Input = None) -> nn.Module:
         """A copy of the model without the heads, whose weights are 0: as by the gates, to be saved as any other.
 
         Raises UsageError for heads that there are not, ModelError where no linear layer reads them.
         """
-        return self._heads.pruned(heads, self.settings, example)
+        return self._heads.pruned(heads, self._by("lrp", {}), example)
 
     def pruning_curve(
         self, data: Any, labels: Sequence[Any] | None = None, *, batch_size: int | None = None, **options: Any
@@ -341,7 +342,7 @@ class AttentionVisualizer:
         how many; `orders`: random ones, at least ten, drawn with `seed`; `iterative`: importance again after each step.
         Raises UsageError, ModelError, OutputError.
         """
-        chosen = self.settings if batch_size is None else self._settings({"batch_size": batch_size})
+        chosen = self._by("lrp", {} if batch_size is None else {"batch_size": batch_size})
         return self._heads.curve(data, labels, chosen, **options)
 
     def _settings(self, given: dict[str, Any]) -> Settings:
@@ -351,6 +352,10 @@ class AttentionVisualizer:
         file = given.pop("config", self._config)
         earlier = {} if "preset" in given else self._given
         return Settings.resolve(file=file, **{**earlier, **given})[0]
+
+    def _by(self, method: str, given: dict[str, Any]) -> Settings:
+        """Settings of a verb that has a method of its own, whatever others are explained by."""
+        return self._settings({**given, "method": method})
 
     def _asking(self, inputs: list[Any], wanted: Wanted, given: dict[str, Any], units: Units | None) -> Asking:
         """What is asked of these inputs, by the method that is chosen for them where the settings leave that open."""

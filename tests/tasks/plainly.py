@@ -35,13 +35,13 @@ class Expected:
 @cache
 def door(name: str) -> AttentionVisualizer:
     one = gallery(name)
-    return AttentionVisualizer(one.model, one.processor)
+    return AttentionVisualizer(one.model, one.processor, method="lrp")
 
 
 @cache
 def exact_door(name: str) -> AttentionVisualizer:
     one = exact(name)
-    return AttentionVisualizer(one.model, one.processor)
+    return AttentionVisualizer(one.model, one.processor, method="lrp")
 
 
 def options(task: str) -> dict[str, Any]:

@@ -148,7 +148,7 @@ def test_a_question_without_a_baseline_is_refused() -> None:
     from clearhead.subjects import Wanted
 
     av = door("text-classification/bert")
-    question = av._subject.question(gallery("text-classification/bert").inputs[0], Wanted(), Settings())
+    question = av._subject.question(gallery("text-classification/bert").inputs[0], Wanted(), Settings(method="lrp"))
     with pytest.raises(UsageError, match="baseline"):
         next(secant(question, Settings(method="secant")))
 

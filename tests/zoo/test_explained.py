@@ -28,7 +28,7 @@ INPUTS: dict[str, tuple[list[Any], dict[str, Any]]] = {
 @pytest.mark.parametrize("name", INPUTS)
 def test_every_row_of_every_model_balances(name: str, together: bool) -> None:
     """Each by itself: where a value is nearly 0, the books are only as exact as the sums that they are made of."""
-    av = AttentionVisualizer.from_pretrained(f"clearhead/{name}")
+    av = AttentionVisualizer.from_pretrained(f"clearhead/{name}", method="lrp")
     inputs, asking = INPUTS[name]
     found = av.explain(inputs, **asking) if together else [av.explain(each, **asking) for each in inputs]
     rows = [row for each in found for row in rows_of(each)]

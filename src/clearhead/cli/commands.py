@@ -17,6 +17,7 @@ from clearhead.cli.output import check_out, deliver, judge, one_of
 from clearhead.config import THRESHOLDS, Settings, meanings, thresholds
 from clearhead.errors import UsageError
 
+BOOKS = ("lrp", "secant", "auto")  # methods that keep books, or may turn out to
 UNCUT = 1000  # columns of a table that no terminal cuts: a line for each setting
 
 
@@ -51,7 +52,7 @@ def explain(
     if target is not None and target_token is not None:
         raise UsageError("`--target` and `--target-token` both name the target: give one of them.")
     ruled, _ = Settings.resolve(file=config, **settings)
-    if check and ruled.method != "lrp":
+    if check and ruled.method not in BOOKS:
         raise UsageError(f"`--check` asks whether books balance; the method {ruled.method} keeps none. Leave it out.")
     inputs = inputs_of(text, text_pair, image, lines=lines)
     check_out(out, len(inputs))
