@@ -35,7 +35,7 @@ from clearhead.removal import Removal
 from clearhead.subjects import Wanted
 
 REFERENCE = "integrated-gradients, 20 steps"
-LEAST, TOKENS, ROUNDS = 3, 3, 10_000  # units of an input, tokens of a translation, draws of the bootstrap
+LEAST, TOKENS, FEW, ROUNDS = 3, 3, 4, 10_000  # units, tokens of a translation, cheap ways, draws of the bootstrap
 WAYS: dict[str, Mapping[str, Any]] = {
     REFERENCE: {"method": "integrated-gradients", "steps": 20},
     "secant": {"method": "secant"},
@@ -54,6 +54,7 @@ class Task:
     inputs: Sequence[Any]
     baselines: tuple[Any, ...]
     removals: tuple[str, ...]
+    ways: int = len(WAYS)
 
 
 def measured(av: AttentionVisualizer, task: Task, given: Any) -> Iterator[Found]:
@@ -93,7 +94,7 @@ def _relevances(question: Question, task: Task) -> dict[str, NDArray[np.float64]
     found = {"lrp": _padded(next(METHODS["lrp"].function(replace(question, baselines=()), Settings()))[1], count)}
     for baseline in task.baselines:
         chosen = tuple(question.baselines[words.index(word)] for word in _words(baseline))
-        for name, given in WAYS.items() if baseline == task.baselines[0] else list(WAYS.items())[:-1]:
+        for name, given in list(WAYS.items())[: task.ways if baseline == task.baselines[0] else FEW]:
             settings = Settings(**given)
             ((_, found_map),) = METHODS[settings.method].function(replace(question, baselines=chosen), settings)
             found[f"{name}, from {' and '.join(_words(baseline))}"] = _padded(found_map, count)
@@ -161,10 +162,8 @@ def table(task: Task, halves: Sequence[list[Found]]) -> str:
     labels = list(halves[0][0])
     heads = [f"{half} half, removed: {label}" for half in ("even", "odd") for label in labels]
     lines = [["", *heads], ["---"] * (1 + len(heads))]
-    lines += [
-        [row, *(_cell(found, label, row, task) for found in halves for label in labels)]
-        for row in halves[0][0][labels[0]]
-    ]
+    rows = [row for row in halves[0][0][labels[0]] if all(row in found[labels[0]] for half in halves for found in half)]
+    lines += [[row, *(_cell(found, label, row, task) for found in halves for label in labels)] for row in rows]
     counts = " and ".join(str(len(each)) for each in halves)
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f"### clearhead/{task.model}: {counts} inputs\n\n{body}\n"
@@ -212,9 +211,11 @@ def main() -> None:
     parser.add_argument("--half", type=int, choices=(0, 1), help="explain one half only: 0 even, 1 odd places")
     parser.add_argument("--kept", type=Path, metavar="FOLDER", help="finished work lies here")
     parser.add_argument("--table-only", action="store_true", help="explain nothing, print what is kept")
+    parser.add_argument("--short", action="store_true", help="from the first baseline only, and not all halvings")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    for task in tasks(given):
+    for whole in tasks(given):
+        task = replace(whole, baselines=whole.baselines[:1], ways=FEW) if given.short else whole
         if given.only in (None, task.model):
             halves = [
                 collected(task, half, given.kept, not given.table_only and given.half in (None, half))
