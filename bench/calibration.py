@@ -27,6 +27,7 @@ GOOD, BAD = 0.9, 0.3  # of the largest mean dA
 RANDOM = (0.0, 0.5, 0.84, 1.0, 1.28, 1.645, 2.0)
 FAITHFUL = (0.5, 0.6, 0.7, 0.75, 0.8, 0.9)
 UNFAITHFUL = (0.1, 0.25, 0.4, 0.5)
+AGREES = (0.2, 0.3, 0.4, 0.5)
 
 
 def truth(found: Evaluation) -> dict[str, str]:
@@ -66,7 +67,7 @@ def chosen(found: Sequence[Validation], known: dict[str, str]) -> Thresholds:
     bars = [
         Thresholds(random=z, faithful=f, unfaithful=u) for z, f, u in product(RANDOM, FAITHFUL, UNFAITHFUL) if u <= f
     ]
-    return max(bars, key=lambda bar: (round(score(rates(found, known, bar)), 4), bar.faithful, bar.random))
+    return max(bars, key=lambda bar: (round(score(rates(found, known, bar)), 4), bar.faithful, bar.random, bar.agrees))
 
 
 def reported(task: Task, found: Sequence[Validation]) -> None:
@@ -79,7 +80,8 @@ def reported(task: Task, found: Sequence[Validation]) -> None:
     heads = ["thresholds", "half", "good trusted", "good rejected", "bad trusted", "bad rejected", "score"]
     print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
     for name, bar in bars.items():
-        said = f"{name}: random {bar.random:g}, faithful {bar.faithful:g}, unfaithful {bar.unfaithful:g}"
+        values = {each: getattr(bar, each) for each in ("random", "faithful", "unfaithful", "agrees")}
+        said = f"{name}: {', '.join(f'{each} {value:g}' for each, value in values.items())}"
         for half, members in (("even", even), ("odd", odd)):
             own = rates(members, known, bar)
             cells = [f"{own[key]:.2f}" for key in ("good trust", "good reject", "bad trust", "bad reject")]
