@@ -33,7 +33,7 @@ TEXT, PICTURE = ("mask", "zero"), ("mean", "black")  # what stands for what is g
 HALVES = ("chose", "judge")  # inputs of even and of odd number
 ROWS: dict[str, dict[str, Any]] = {
     "secant": {"method": "secant"},
-    "default": {},
+    "default": {"method": "lrp"},
     "default, reference zero": {"reference": "zero"},
     "default, epsilon 0": {"epsilon": 0.0},
     "default, epsilon 0.03": {"epsilon": 0.03},
@@ -63,7 +63,7 @@ def areas(name: str, given: Sequence[Any], removals: Sequence[str], rows: Sequen
         scores = [Scored(among(removal.scores, own), int(own.sum())) for removal, own in zip(gone, judged, strict=True)]
         for row in rows:
             more = {"baseline": removals[0]} if row == "secant" else {}
-            explained = av.explain(each, **ROWS[row], **more)
+            explained = av.explain(each, **{"method": "lrp", **ROWS[row]}, **more)
             if row == "default":
                 errors.append(explained.conservation_error)
             for removal, own, score in zip(removals, judged, scores, strict=True):

@@ -18,7 +18,7 @@ from clearhead.relevance.numerics import NEAR
 from clearhead.relevance.run import Run
 from clearhead.relevance.table import ROWS
 from clearhead.subjects import Wanted
-from relevance.twins import inputs
+from relevance.twins import inputs, seeded
 
 TEXT = "a good film"
 KEY = ("", "gelu", 1)
@@ -125,7 +125,7 @@ def test_what_a_text_says_does_not_matter(tiny_classifier):
 
 def test_the_default_starts_there_and_its_books_close(tiny_classifier):
     av = AttentionVisualizer.from_pretrained(tiny_classifier)
-    found, zero = av.explain(TEXT), av.explain(TEXT, reference="zero")
+    found, zero = av.explain(TEXT, method="lrp"), av.explain(TEXT, method="lrp", reference="zero")
     assert "reference" in {entry.cause for entry in found.ledger}
     assert "reference" not in {entry.cause for entry in zero.ledger}
     assert np.abs(found.relevance - zero.relevance).max() > 1e-6
@@ -141,9 +141,91 @@ def test_published_rules_start_at_zero(tiny_classifier, preset):
 
 def test_a_model_that_cannot_read_it_is_explained_from_zero_and_says_so(tiny_classifier, monkeypatch):
     av = AttentionVisualizer.from_pretrained(tiny_classifier)
-    zero = av.explain(TEXT, reference="zero")
+    zero = av.explain(TEXT, method="lrp", reference="zero")
     monkeypatch.setattr(neutral, "POSITIONS", 33)  # the model has 32
-    found = av.explain(TEXT)
+    found = av.explain(TEXT, method="lrp")
     np.testing.assert_array_equal(found.relevance, zero.relevance)
     assert "from zero" in found.notes[0]
     assert not zero.notes
+
+
+def test_a_model_that_makes_nothing_of_nothing_starts_at_zero():
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=20, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2
+    )
+    with seeded(0):
+        model = LlamaForCausalLM(config).eval()
+    av = AttentionVisualizer(model)
+    question = av._subject.question({"input_ids": torch.arange(5)[None]}, Wanted(), Settings())
+    assert neutral.starts(question, Settings(), ROWS) == ({},)
+
+
+@pytest.mark.parametrize("spelling", ["gelu", "gelu_new"])
+def test_functions_written_out_start_there_too(spelling):
+    """What the fused kernel gives, to rounding, where there is one; and always a line from that point."""
+    from transformers import BertConfig, BertModel
+    from transformers.activations import ACT2FN
+
+    config = BertConfig(
+        vocab_size=20,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        hidden_act=spelling,
+    )
+    with seeded(0):
+        model = BertModel(config).eval()
+        for parameter in model.parameters():
+            parameter.detach().normal_(0, 0.5)
+    av = AttentionVisualizer(model)
+    question = av._subject.question({"input_ids": torch.arange(5)[None]}, Wanted(), Settings())
+    (found,) = neutral.starts(question, Settings(), ROWS)
+    path = "encoder.layer.0.intermediate.intermediate_act_fn"
+    own = [start for (module, _, _), start in found.items() if module == path]
+    whole = own[-1]  # the last call makes the function's result
+    with arguments(model, type(ACT2FN[spelling])) as seen, torch.no_grad():
+        model(inputs_embeds=torch.zeros(1, neutral.POSITIONS, 16))
+    torch.testing.assert_close(whole[0], seen[path][0, -1], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(whole[1], ACT2FN[spelling](seen[path][0, -1]), rtol=1e-4, atol=1e-5)
+
+
+CHANGES = {
+    "written over": lambda weight: weight.mul_(2),
+    "written over past autograd": lambda weight: weight.data.mul_(2),
+    "replaced": lambda weight: setattr(weight, "data", weight.data * 2),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=list(CHANGES))
+def test_a_model_is_asked_once_and_again_when_it_has_changed(tiny_classifier, monkeypatch, change):
+    av = AttentionVisualizer.from_pretrained(tiny_classifier)
+    asked = []
+    silent = neutral.Silent
+    monkeypatch.setattr(neutral, "Silent", lambda *given: asked.append(given) or silent(*given))
+    (before,) = neutral.starts(_question(av, TEXT), Settings(), ROWS)
+    (again,) = neutral.starts(_question(av, "bad"), Settings(), ROWS)
+    assert len(asked) == 1
+    assert again is before
+    with torch.no_grad():
+        change(av.model.bert.encoder.layer[0].intermediate.dense.weight)
+    (after,) = neutral.starts(_question(av, TEXT), Settings(), ROWS)
+    assert len(asked) == 2
+    key = next(iter(before))
+    assert not torch.equal(before[key][0], after[key][0])
+
+
+def test_a_hook_is_a_change(tiny_classifier):
+    av = AttentionVisualizer.from_pretrained(tiny_classifier)
+    (before,) = neutral.starts(_question(av, TEXT), Settings(), ROWS)
+    hook = av.model.bert.encoder.layer[0].register_forward_hook(lambda _, given, result: given[0])
+    try:
+        (during,) = neutral.starts(_question(av, TEXT), Settings(), ROWS)
+    finally:
+        hook.remove()
+    (after,) = neutral.starts(_question(av, TEXT), Settings(), ROWS)
+    assert during is not before
+    for key, (r, _) in before.items():
+        assert torch.equal(r, after[key][0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,10 @@ from clearhead.question import NOTHING, Question, uncached
 from clearhead.relevance.run import Call, Key, Row, Run, Start
 from clearhead.tape import Function, Operation
 
-POSITIONS = 8  # of a text that says nothing; what its last position holds is what counts
+POSITIONS = 16  # of a text that says nothing; what its last position holds is what counts
+
+# What was noted of a model, by what it read, with the state the model was in.
+_KNOWN: Any = WeakKeyDictionary()
 
 
 class Silent(Run):
@@ -37,11 +41,11 @@ class Silent(Run):
         return super().interpret(operation, function, args, kwargs)
 
     def start(self, call: Call, x: Tensor, compute: Callable[[Tensor], Tensor]) -> Start | None:
-        """Note what the last position has."""
+        """Note what the last position has; a model without biases makes nothing of nothing, and starts at zero."""
         key, held = self.counted(call), x.detach()
         if 1 < x.dim() < 4 and x.numel():
             r, f = (each.flatten(0, -2)[-1].clone() for each in (held, compute(held)))
-            if bool(torch.isfinite(r).all() & torch.isfinite(f).all()):
+            if bool(torch.isfinite(r).all() & torch.isfinite(f).all() & r.any()):  # all zero is what there is without
                 self.noted[key] = r, f
         return None
 
@@ -56,14 +60,32 @@ def starts(question: Question, settings: Settings, rows: dict[str, Row]) -> tupl
 
 
 def _noted(question: Question, number: int, settings: Settings, rows: dict[str, Row]) -> dict[Key, Start]:
-    part = question.passes[number]
+    """What was noted of a model, which is asked again only when it or what it reads has changed."""
+    part, model = question.passes[number], question.model
     ids = {span.ids for item in question.items for span in item.layouts[number].spans}
     if part.explained or not ids:
         return {}
-    run = Silent(settings, question.model, rows)
-    with torch.inference_mode(False), torch.enable_grad():
-        run.tape.under(question.model, **uncached(question.model, _silent(part.tensors, ids)))
-    return run.noted
+    tensors = _silent(part.tensors, ids)
+    known: dict[Any, tuple[Any, dict[Key, Start]]] = _KNOWN.setdefault(model, {})
+    reads = tuple((name, x.shape, x.dtype) if isinstance(x, Tensor) else (name, repr(x)) for name, x in tensors.items())
+    state = _state(model)
+    if reads not in known or known[reads][0] != state:
+        run = Silent(settings, model, rows)
+        with torch.inference_mode(False), torch.enable_grad():
+            run.tape.under(model, **uncached(model, tensors))
+        known[reads] = state, run.noted
+    return known[reads][1]
+
+
+def _state(model: nn.Module) -> tuple[Any, ...]:
+    """What changes when weights are replaced, written over or moved, or a hook is set.
+
+    The first entry of each tensor tells what was written past autograd, unless that left this entry alone.
+    """
+    held = [x.detach() for x in (*model.parameters(), *model.buffers()) if x.numel()]
+    firsts = torch.stack([x.flatten()[0].to("cpu", torch.float64) for x in held]).tolist() if held else []
+    hooks = [tuple(hook) for module in model.modules() for hook in (module._forward_hooks, module._forward_pre_hooks)]
+    return tuple((x.data_ptr(), x._version) for x in held), tuple(firsts), tuple(hooks)
 
 
 def _silent(tensors: Mapping[str, Any], ids: set[str]) -> dict[str, Any]:
