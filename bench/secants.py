@@ -91,7 +91,9 @@ def _own(question: Question) -> NDArray[np.bool_]:
 def _relevances(question: Question, task: Task) -> dict[str, NDArray[np.float64]]:
     """The relevance of units by every way from every baseline, and by lrp."""
     count, words = len(question.items[0].units), _single(task.baselines)
-    found = {"lrp": _padded(next(METHODS["lrp"].function(replace(question, baselines=()), Settings()))[1], count)}
+    found = {
+        "lrp": _padded(next(METHODS["lrp"].function(replace(question, baselines=()), Settings(method="lrp")))[1], count)
+    }
     for baseline in task.baselines:
         chosen = tuple(question.baselines[words.index(word)] for word in _words(baseline))
         for name, given in list(WAYS.items())[: task.ways if baseline == task.baselines[0] else FEW]:
