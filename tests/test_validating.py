@@ -19,7 +19,9 @@ from tasks.gallery import exact, gallery, names, picture
 from tasks.plainly import door
 
 TEXT = "a gripping , beautiful film that is a bad one"
-QUICK = Choices(points=5, orders=3, steps=0, sets=16)
+POINTS = 5
+QUICK = {"choices": Choices(points=POINTS, orders=3, steps=0, sets=16), "sanity": False}
+TESTED = {"choices": Choices(points=POINTS, orders=3, steps=0, sets=16, near=2)}
 METHODS = ["lrp", "secant", "rollout"]
 BERT = "text-classification/bert"
 
@@ -28,13 +30,13 @@ BERT = "text-classification/bert"
 def found() -> tuple[AttentionVisualizer, Validation]:
     one = exact(BERT)
     av = AttentionVisualizer(one.model, one.processor)
-    return av, av.validate(TEXT, METHODS, removals=["mask", "attention-mask"], choices=QUICK)
+    return av, av.validate(TEXT, METHODS, removals=["mask", "attention-mask"], **QUICK)
 
 
 def curve(relevance: NDArray[np.float64], value: Any, *, most: bool) -> float:
     """The area under the value as units go, recomputed from the definition."""
     order = np.argsort(-relevance if most else relevance, kind="stable")
-    counts = [round(share * len(order)) for share in np.linspace(0, 1, QUICK.points)]
+    counts = [round(share * len(order)) for share in np.linspace(0, 1, POINTS)]
     values = [value(set(order[:count].tolist())) for count in counts]
     return float(np.trapezoid(values, np.array(counts) / len(order)))
 
@@ -75,7 +77,7 @@ def test_agreement_is_that_of_the_maps() -> None:
 
 
 def test_the_default_judges_five_methods_and_removes_in_two_ways() -> None:
-    judged = door(BERT).validate(TEXT, choices=QUICK)
+    judged = door(BERT).validate(TEXT, **QUICK)
     assert judged.methods == ("lrp", "secant", "integrated-gradients", "gradient-attention", "rollout")
     assert [each.removal for each in judged.faithfulness] == [
         "every token [MASK]",
@@ -89,7 +91,7 @@ def test_the_default_judges_five_methods_and_removes_in_two_ways() -> None:
 def test_every_kind_of_model_is_judged(name: str) -> None:
     one = gallery(name)
     given = {"generate": 3} if one.task == "causal-lm" else {}
-    judged = door(name).validate(one.inputs[0], ["lrp", "secant"], choices=QUICK, **given)
+    judged = door(name).validate(one.inputs[0], ["lrp", "secant"], **TESTED, **given)
     assert judged.units >= 1
     assert len(judged.verdicts) == 2
     if judged.units >= 5:
@@ -99,9 +101,9 @@ def test_every_kind_of_model_is_judged(name: str) -> None:
 
 
 def test_presets_and_names_of_ones_own_are_judged_side_by_side() -> None:
-    judged = door(BERT).validate(TEXT, ["lrp", "lrp:attnlrp"], choices=QUICK)
+    judged = door(BERT).validate(TEXT, ["lrp", "lrp:attnlrp"], **QUICK)
     named = {"mine": {"method": "lrp"}, "theirs": {"method": "lrp", "preset": "attnlrp"}}
-    other = door(BERT).validate(TEXT, named, choices=QUICK)
+    other = door(BERT).validate(TEXT, named, **QUICK)
     for one, same in (("lrp", "mine"), ("lrp:attnlrp", "theirs")):
         mine, theirs = (
             [row.figures["dA"].value for each in v.faithfulness for row in each.rows if row.method == name]
@@ -140,8 +142,8 @@ def test_a_reversed_explanation_is_caught(monkeypatch: pytest.MonkeyPatch) -> No
 def test_an_evaluation_is_the_mean_of_validations() -> None:
     texts = [TEXT, "this was not a good film , and it is a bad one !", "the capital of france is paris"]
     av = door(BERT)
-    whole = av.evaluate([*texts, "film"], METHODS, removals=["mask"], choices=QUICK)
-    each = [av.validate(text, METHODS, removals=["mask"], choices=QUICK) for text in texts]
+    whole = av.evaluate([*texts, "film"], METHODS, removals=["mask"], **QUICK)
+    each = [av.validate(text, METHODS, removals=["mask"], **QUICK) for text in texts]
     assert whole.inputs == 3
     assert sum(whole.skipped.values()) == 1
     for row in whole.faithfulness[0].rows:
@@ -150,11 +152,11 @@ def test_an_evaluation_is_the_mean_of_validations() -> None:
         ]
         assert row.figures["dA"].value == pytest.approx(np.mean(values))
     assert Evaluation.from_dict(whole.to_dict()).paragraph() == whole.paragraph()
-    assert av.evaluate(texts, METHODS, removals=["mask"], choices=QUICK, limit=1).inputs == 1
+    assert av.evaluate(texts, METHODS, removals=["mask"], **QUICK, limit=1).inputs == 1
 
 
 def test_a_bad_input_is_skipped_and_counted() -> None:
-    found = door(BERT).evaluate([TEXT, "", " ".join(["film"] * 100)], ["lrp"], removals=["mask"], choices=QUICK)
+    found = door(BERT).evaluate([TEXT, "", " ".join(["film"] * 100)], ["lrp"], removals=["mask"], **QUICK)
     assert found.inputs == 1
     assert sum(found.skipped.values()) == 2
 
@@ -162,7 +164,7 @@ def test_a_bad_input_is_skipped_and_counted() -> None:
 def test_evaluation_reads_files(tmp_path: Any) -> None:
     file = tmp_path / "texts.txt"
     file.write_text(f"{TEXT}\n{TEXT} !\n", encoding="utf-8")
-    assert door(BERT).evaluate(file, ["lrp"], removals=["mask"], choices=QUICK).inputs == 2
+    assert door(BERT).evaluate(file, ["lrp"], removals=["mask"], **QUICK).inputs == 2
 
 
 # ---- wrong input ---------------------------------------------------------------------------------------------------
@@ -196,8 +198,8 @@ def test_a_method_that_cannot_do_it_is_named_with_others() -> None:
     one = AttentionVisualizer(torch.nn.Linear(6, 2))
     given = {"input": torch.randn(1, 6)}
     with pytest.raises(ClearheadError, match=r"rollout cannot explain this.*Other methods are lrp, secant"):
-        one.validate(given, ["lrp", "rollout"], choices=QUICK, target=0)
-    judged = one.validate(given, choices=QUICK, target=0)
+        one.validate(given, ["lrp", "rollout"], **QUICK, target=0)
+    judged = one.validate(given, **QUICK, target=0)
     assert judged.methods == ("lrp", "secant", "integrated-gradients")
     assert any("rollout was left out" in note for note in judged.notes)
 
@@ -205,11 +207,11 @@ def test_a_method_that_cannot_do_it_is_named_with_others() -> None:
 def test_a_removal_that_cannot_be_is_named_with_others() -> None:
     one = gallery("image-classification/vit")
     with pytest.raises(UsageError, match="blur"):
-        door(one.name).validate(picture(), ["lrp"], removals=["attention-mask"], choices=QUICK)
+        door(one.name).validate(picture(), ["lrp"], removals=["attention-mask"], **QUICK)
 
 
 def test_few_units_say_little() -> None:
-    judged = door(BERT).validate("a film", ["lrp", "secant"], choices=QUICK)
+    judged = door(BERT).validate("a film", ["lrp", "secant"], **QUICK)
     assert {each.word for each in judged.verdicts} == {"unknown"}
     assert "below 5" in judged.paragraph()
 
@@ -223,9 +225,7 @@ def test_one_prediction_at_a_time() -> None:
 def test_thresholds_of_a_file_turn_verdicts(tmp_path: Any) -> None:
     file = tmp_path / "clearhead.toml"
     file.write_text("[clearhead]\nepsilon = 0.02\n[clearhead.thresholds]\nfewest_units = 40\n", encoding="utf-8")
-    judged = door(BERT).validate(TEXT, ["lrp"], choices=QUICK, config=file)
+    judged = door(BERT).validate(TEXT, ["lrp"], **QUICK, config=file)
     assert judged.thresholds.fewest_units == 40
     assert judged.verdict("lrp").word == "unknown"
-    assert (
-        door(BERT).validate(TEXT, ["lrp"], choices=QUICK, thresholds={"fewest_units": 2}).thresholds.fewest_units == 2
-    )
+    assert door(BERT).validate(TEXT, ["lrp"], **QUICK, thresholds={"fewest_units": 2}).thresholds.fewest_units == 2

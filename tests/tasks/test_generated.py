@@ -48,7 +48,7 @@ class Counting(nn.Module):
 def counting(name: str) -> tuple[AttentionVisualizer, Counting]:
     one = exact(name)
     model = Counting(one.model)
-    return AttentionVisualizer(model, one.processor, task=one.task, method="lrp"), model
+    return AttentionVisualizer(model, one.processor, task=one.task, reference="zero"), model
 
 
 @pytest.fixture
