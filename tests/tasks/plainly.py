@@ -56,6 +56,13 @@ def asked(name: str, n: int = 0) -> RelevanceMap | GenerationMap:
     return door(name).explain(one.inputs[n], **options(one.task))
 
 
+@cache
+def exactly_asked(name: str, n: int = 0) -> RelevanceMap | GenerationMap:
+    """The same in float64."""
+    one = exact(name)
+    return exact_door(name).explain(one.inputs[n], **options(one.task))
+
+
 def rows_of(found: RelevanceMap | GenerationMap) -> list[RelevanceMap]:
     return list(found) if isinstance(found, GenerationMap) else [found]
 

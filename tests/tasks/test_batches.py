@@ -13,7 +13,7 @@ from clearhead import AttentionVisualizer, RelevanceMap, batches, methods
 from clearhead.errors import UsageError
 from clearhead.relevance.lrp import lrp
 from tasks.gallery import exact, names
-from tasks.plainly import asked, balanced, encoded, exact_door, near, options, rows_of, same
+from tasks.plainly import balanced, encoded, exact_door, exactly_asked, near, options, rows_of, same
 
 PADDED = [
     name
@@ -32,7 +32,7 @@ def test_a_list_equals_its_members(name: str) -> None:
     assert isinstance(found, list)
     assert len(found) == 3
     for n, each in enumerate(found):
-        alone = exact_door(name).explain(three(name)[n], **options(exact(name).task))
+        alone = exactly_asked(name, n)
         assert type(each) is type(alone)
         for row, other in zip(rows_of(each), rows_of(alone), strict=True):
             same(row, other)
@@ -52,7 +52,7 @@ def test_the_members_are_indeed_explained_together(name: str, monkeypatch: pytes
 def test_the_order_makes_no_difference(name: str) -> None:
     backwards = exact_door(name).explain(three(name)[::-1])
     for n, each in enumerate(reversed(backwards)):
-        same(each, exact_door(name).explain(three(name)[n]))
+        same(each, exactly_asked(name, n))
 
 
 @pytest.mark.parametrize("name", names("text-classification"))
@@ -79,7 +79,7 @@ def test_pairs_stand_in_one_list_but_not_with_texts() -> None:
     one = exact(name)
     pair = one.inputs[3]
     first, second = exact_door(name).explain([pair, ("a film", "a man")])
-    same(first, asked(name, 3))
+    same(first, exactly_asked(name, 3))
     same(second, exact_door(name).explain(("a film", "a man")))
     with pytest.raises(UsageError, match=r"one kind.*place 4"):
         exact_door(name).explain(list(one.inputs))
@@ -90,12 +90,12 @@ def test_pictures_of_different_sizes_stand_in_one_list() -> None:
     one = exact(name)
     assert len({image.size for image in one.inputs}) > 1
     for n, each in enumerate(exact_door(name).explain(list(one.inputs))):
-        same(each, exact_door(name).explain(three(name)[n]))
+        same(each, exactly_asked(name, n))
 
 
 def test_a_list_of_one_is_a_list() -> None:
     (found,) = exact_door("causal-lm/gpt2").explain([exact("causal-lm/gpt2").inputs[0]])
-    same(found, asked("causal-lm/gpt2"))
+    same(found, exactly_asked("causal-lm/gpt2"))
 
 
 def test_nothing_gives_nothing() -> None:
@@ -204,7 +204,7 @@ def test_the_last_token_of_padded_tensors_is_the_last_real_one(side: str) -> Non
     name = "causal-lm/llama-writer"
     found = exact_door(name).explain(padded(name, side))
     for n, each in enumerate(found):
-        alone = asked(name, n)
+        alone = exactly_asked(name, n)
         assert each.target.index == alone.target.index
         assert each.value == near(alone.value)
         np.testing.assert_allclose(each.relevance, alone.relevance, atol=1e-4 * np.abs(alone.relevance).sum())
@@ -268,7 +268,7 @@ def test_where_memory_runs_out_the_batch_is_halved(name: str, monkeypatch: pytes
     rows = watched(name, monkeypatch, room=2)
     found = exact_door(name).explain(given)
     for n, each in enumerate(found):
-        same(each, asked(name, n % 3))
+        same(each, exactly_asked(name, n % 3))
     assert max(rows) > 2
     assert rows[-1] <= 2
     notes = {note for each in found for note in each.warnings}
@@ -282,7 +282,7 @@ def test_a_batch_holds_no_more_than_asked_for(size: int, monkeypatch: pytest.Mon
     found = exact_door(name).explain(three(name) * 2, batch_size=size)
     assert max(rows) == size
     for n, each in enumerate(found):
-        same(each, asked(name, n % 3))
+        same(each, exactly_asked(name, n % 3))
 
 
 def test_where_memory_does_not_suffice_for_one_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
