@@ -424,7 +424,7 @@ def test_rows_of_a_batch_and_copies_carry_their_baselines() -> None:
 
 
 def test_only_methods_that_compare_have_baselines() -> None:
-    assert not subject(BERT).question("a film", Wanted(), Settings()).baselines
+    assert not subject(BERT).question("a film", Wanted(), Settings(method="lrp")).baselines
     for method in set(methods.METHODS) - set(COMPARING):
         with pytest.raises(UsageError, match=rf"{method} compares with nothing.*method='secant'"):
             door(BERT).explain("a film", method=method, baseline="mask")
