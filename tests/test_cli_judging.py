@@ -62,7 +62,17 @@ def asked_of(judge: Any) -> tuple[str, tuple[Any, dict[str, Any]]]:
 
 def test_flags_of_validate_are_one_call(judge: Any, real: dict[str, Any]) -> None:
     judge.found = real["validate"]
-    flags = ["--methods", "lrp, secant", "--removals", "mask,zero", "--against", "lrp", "--target", "positive"]
+    flags = [
+        "--methods",
+        "lrp, secant",
+        "--removals",
+        "mask,zero",
+        "--against",
+        "lrp",
+        "--target",
+        "positive",
+        "--no-sanity",
+    ]
     result = run("validate", "--model", "m", "--text", "a film", *flags, "--baseline", "zero", "--json")
     assert result.exit_code == 0, result.output
     verb, (given, asked) = asked_of(judge)
@@ -73,6 +83,7 @@ def test_flags_of_validate_are_one_call(judge: Any, real: dict[str, Any]) -> Non
         "against": "lrp",
         "target": "positive",
         "baseline": "zero",
+        "sanity": False,
     }
     assert Validation.from_dict(json.loads(result.stdout)).paragraph() == real["validate"].paragraph()
 

@@ -166,6 +166,7 @@ def validate(
     methods: flags.Methods = None,
     removals: flags.Removals = None,
     against: flags.Against = None,
+    no_sanity: flags.NoSanity = False,
     task: flags.Task = None,
     pooling: flags.Pooling = None,
     target: flags.Target = None,
@@ -187,7 +188,8 @@ def validate(
     wanted = {"target": target, "contrast": contrast, "position": flags.number(position), "generate": generate}
     more = {"continuation": continuation, "baseline": flags.single(baseline), "config": config}
     how = {"methods": flags.listed(methods), "removals": flags.listed(removals), "against": against}
-    deliver(validated(visualizer, one, flags.given({**wanted, **more, **how})), as_json=json, out=out)
+    asked = flags.given({**wanted, **more, **how, "sanity": False if no_sanity else None})
+    deliver(validated(visualizer, one, asked), as_json=json, out=out)
 
 
 @command
@@ -198,6 +200,7 @@ def evaluate(
     methods: flags.Methods = None,
     removals: flags.Removals = None,
     against: flags.Against = None,
+    no_sanity: flags.NoSanity = False,
     limit: flags.Limit = None,
     task: flags.Task = None,
     pooling: flags.Pooling = None,
@@ -215,7 +218,8 @@ def evaluate(
     visualizer = load(model, {"task": task, "pooling": pooling, "trust_remote_code": trust_remote_code})
     wanted = {"target": target, "contrast": contrast, "baseline": flags.single(baseline), "config": config}
     how = {"methods": flags.listed(methods), "removals": flags.listed(removals), "against": against, "limit": limit}
-    deliver(evaluated(visualizer, data, flags.given({**wanted, **how})), as_json=json, out=out)
+    asked = flags.given({**wanted, **how, "sanity": False if no_sanity else None})
+    deliver(evaluated(visualizer, data, asked), as_json=json, out=out)
 
 
 @command

@@ -81,6 +81,9 @@ Removals = Annotated[
     ),
 ]
 Against = Annotated[str | None, typer.Option(metavar="NAME", help="The method that agreement is quoted with.")]
+NoSanity = Annotated[
+    bool, typer.Option("--no-sanity", help="Leave out the tests with random weights, other targets and other inputs.")
+]
 Seconds = Annotated[float, typer.Option(metavar="S", help="How long to measure, about.")]
 Limit = Annotated[int | None, typer.Option(metavar="N", help="Only the first N inputs.")]
 Of = Annotated[str | None, typer.Option(metavar="target|loss", help="What heads matter for (default target).")]
