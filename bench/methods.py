@@ -32,6 +32,7 @@ REFERENCE = "integrated-gradients"
 CHOICES = Choices(orders=4, bins=(0.5,), steps=0, sets=0)
 CHEAP: dict[str, Mapping[str, Any]] = {
     "secant": {"method": "secant"},
+    "secant, halvings=2": {"method": "secant", "halvings": 2},
     "lrp": {"method": "lrp"},
     "lrp:attnlrp": {"method": "lrp", "preset": "attnlrp"},
     "lrp:cp-lrp": {"method": "lrp", "preset": "cp-lrp"},

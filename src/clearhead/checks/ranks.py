@@ -88,7 +88,8 @@ def kendall(first: Values, second: Values, orders: NDArray[np.int64] | None = No
     drawn = None
     if orders is not None and n <= PAIRWISE:
         a, b = (np.sign(each[:, None] - each[None, :]) for each in (first, second))
-        drawn = np.array([float((a * b[np.ix_(order, order)]).sum()) for order in orders]) / (2 * scale)
+        row, column = np.triu_indices(n, 1)
+        drawn = b[orders[:, row], orders[:, column]] @ a[row, column] / scale
     value = float(kendalltau(first, second).statistic)
     return Statistic(value=value, mean=0.0, spread=math.sqrt(_concordance(n, *ties)) / scale, drawn=drawn)
 
@@ -163,4 +164,4 @@ def _moments(pairs: Values, n: int) -> tuple[float, float]:
 
 
 def _drawn(whole: Values, orders: NDArray[np.int64]) -> Values:
-    return np.array([row.sum() for row in whole[np.arange(len(whole))[None, :], orders]])
+    return whole[np.arange(len(whole)), orders].sum(1)
