@@ -149,7 +149,7 @@ def test_an_unknown_word_lists_the_words_and_names_the_nearest(name, wrong, righ
         ({"threshold": float("nan")}, "`threshold` must be a finite number; found nan"),
         ({"strict": "yes"}, "`strict` must be true or false; found 'yes'"),
         ({"truncate": 1}, "`truncate` must be true or false; found 1"),
-        ({"rule": 0}, "`rule` must be one of epsilon, 0; found 0"),
+        ({"rule": 0}, "`rule` must be one of epsilon, 0, gamma, alpha-beta, z+; found 0"),
         ({"attention": ["cp"]}, "`attention` must be one of"),
         ({"preset": ["attnlrp"]}, "`preset` must be one of"),
     ],

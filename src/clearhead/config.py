@@ -9,7 +9,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from clearhead import rulebook
 from clearhead.errors import UsageError, choice, suggest
+from clearhead.rulebook import Preset, ResidualRule, Rule
 
 Method = Literal[
     "lrp",
@@ -32,25 +34,24 @@ Method = Literal[
     "partition-shap",
     "auto",
 ]
-Preset = Literal["default", "attnlrp", "cp-lrp"]
-Rule = Literal["epsilon", "0"]
 Attention = Literal["cp", "attnlrp"]
 Reference = Literal["neutral", "zero"]
 Leak = Literal["return", "record"]
 Fusion = Literal["mean", "max", "min"]
 Cam = Literal["mean-gradient", "elementwise"]
 
-# A preset is data: the settings it stands for. Anything asked for explicitly still wins.
-PRESETS: dict[str, dict[str, Any]] = {
-    "default": {"rule": "epsilon", "epsilon": 0.01, "attention": "cp", "reference": "neutral", "leak": "return"},
-    "attnlrp": {"rule": "0", "epsilon": 0.0, "attention": "attnlrp", "reference": "zero", "leak": "record"},
-    "cp-lrp": {"rule": "0", "epsilon": 0.0, "attention": "cp", "reference": "zero", "leak": "record"},
-}
+PRESETS = {name: dict(preset.settings) for name, preset in rulebook.PRESETS.items()}
 
-RULES = ("preset", "rule", "epsilon", "attention", "reference", "leak", "strict")  # of lrp: who gives one means lrp
+# Settings of lrp: who gives one of them means lrp.
+RULES = (
+    "preset", "rule", "rules", "epsilon", "gamma", "alpha", "low", "high", "residual_rule", "residual_gamma",
+    "attention", "reference", "leak", "strict",
+)  # fmt: skip
 
 
 def _setting(default: Any, meaning: str) -> Any:
+    if isinstance(default, dict):
+        return field(default_factory=dict, hash=False, metadata={"meaning": meaning})
     return field(default=default, metadata={"meaning": meaning})
 
 
@@ -59,9 +60,22 @@ class Settings:
     """Everything that can be chosen about an explanation. Raises UsageError for a value outside its range."""
 
     method: Method = _setting("secant", "how relevance is computed; `lrp` if one of its settings is given")
-    preset: Preset = _setting("default", "a named set of rule, epsilon, attention, reference and leak")
-    rule: Rule = _setting("epsilon", "rule of linear layers: `epsilon` absorbs weak evidence, `0` passes everything on")
+    preset: Preset = _setting("default", "a named set of rules and what goes with them; `clearhead rules` lists them")
+    rule: Rule = _setting("epsilon", "rule of linear layers and convolutions; `clearhead rules` says what each does")
+    rules: Mapping[str, Any] = _setting(
+        {},
+        "rules of some layers, by path with * and ?, by number as in 0..3, or by the words input and convolutions; "
+        "the last that fits counts, and those of a preset come first",
+    )
     epsilon: float = _setting(0.01, "stabiliser of the epsilon rule, in the unit of a layer's output")
+    gamma: float = _setting(0.25, "how much more the gamma rule gives to what agrees with a layer's output")
+    alpha: float = _setting(2.0, "share of what speaks for an output in the alpha-beta rule; alpha - 1 speaks against")
+    low: float | None = _setting(None, "smallest value an input can have, for the rule zB; known of images")
+    high: float | None = _setting(None, "largest value an input can have, for the rule zB; known of images")
+    residual_rule: ResidualRule = _setting(
+        "plain", "sums of a residual path: `plain` shares, or `gamma`, more to the term that decides the sign"
+    )
+    residual_gamma: float = _setting(1.0, "how much more")
     attention: Attention = _setting(
         "cp", "`cp`: weights are constants, all through the values; `attnlrp`: half through the weights"
     )
@@ -97,10 +111,17 @@ class Settings:
     def __post_init__(self) -> None:
         if isinstance(self.heads, list):  # as a settings file writes it
             object.__setattr__(self, "heads", tuple(self.heads))
+        if self.rule in rulebook.INPUT_RULES:
+            raise UsageError(
+                f"The rule {self.rule} is one of the layer that reads the input; found it as `rule`, that of all "
+                f"layers. Give it there: rules={{'{rulebook.INPUT}': '{self.rule}'}}."
+            )
         for name, kind in get_type_hints(Settings).items():
             _check(name, getattr(self, name), kind)
-        if not self.epsilon >= 0:
-            raise UsageError(f"`epsilon` must be 0 or larger; found {self.epsilon}. The default is 0.01.")
+        if not self.residual_gamma >= 0:
+            raise UsageError(f"`residual_gamma` must be 0 or larger; found {self.residual_gamma}. The default is 1.")
+        object.__setattr__(self, "rules", dict(self.rules))
+        rulebook.parsed(self.rules, self.choice)
         if not 0 <= self.residual < 1:
             raise UsageError(f"`residual` must be at least 0 and below 1; found {self.residual}. The default is 0.5.")
         if not 0 <= self.discard < 1:
@@ -135,7 +156,16 @@ class Settings:
         if "method" not in merged and any(name in merged for name in RULES):
             merged["method"] = ("lrp", "its settings")
         values = {name: value for name, (value, _) in merged.items()}
+        if "rules" in values:
+            values["rules"] = _stacked(PRESETS[preset], *layers.values())
         return cls(**values), {name: merged[name][1] if name in merged else "default" for name in _NAMES}
+
+    @property
+    def choice(self) -> rulebook.Choice:
+        """The rule of every layer that `rules` does not name."""
+        return rulebook.Choice(
+            rule=self.rule, epsilon=self.epsilon, gamma=self.gamma, alpha=self.alpha, low=self.low, high=self.high
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """The settings as plain data, for a recipe."""
@@ -143,6 +173,17 @@ class Settings:
 
 
 _NAMES = tuple(f.name for f in fields(Settings))
+
+
+def _stacked(*layers: Mapping[str, Any]) -> Any:
+    """The tables of rules of some settings on top of each other: what is said last stands last."""
+    found: dict[str, Any] = {}
+    for each in layers:
+        given = each.get("rules") or {}
+        if not isinstance(given, Mapping):
+            return given
+        found = {**{words: rule for words, rule in found.items() if words not in given}, **given}
+    return found
 
 
 def meanings() -> dict[str, str]:
@@ -216,5 +257,10 @@ _KINDS: dict[Any, tuple[Callable[[Any], bool], str]] = {
     int: (_whole, "a whole number"),
     bool: (lambda value: isinstance(value, bool), "true or false"),
     int | str | None: (lambda value: value is None or isinstance(value, str) or _whole(value), "a number or a path"),
+    float | None: (lambda value: value is None or _number(value), "a finite number"),
+    Mapping[str, Any]: (
+        lambda value: isinstance(value, Mapping) and all(isinstance(key, str) for key in value),
+        "a table of layers and their rules",
+    ),
     tuple[int, ...] | None: (_numbers, "a list of whole numbers, at least one"),
 }

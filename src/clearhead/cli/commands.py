@@ -279,6 +279,25 @@ def config(*, config: flags.ConfigFile = None, **settings: Any) -> None:
     Console(width=None if sys.stdout.isatty() else UNCUT).print(table)
 
 
+@command
+def rules(
+    *, as_json: Annotated[bool, typer.Option("--json", help="Print the rules and presets as one JSON object.")] = False
+) -> None:
+    """List the rules of lrp: what each does, when to use it, whether it conserves, what it costs; and the presets."""
+    import json
+
+    from rich.console import Console
+
+    from clearhead.cli import rules as listed
+
+    if as_json:
+        typer.echo(json.dumps(listed.data(), ensure_ascii=True))
+        return
+    console = Console(width=None if sys.stdout.isatty() else UNCUT)
+    for table in listed.tables():
+        console.print(table)
+
+
 def turning(file: str | None) -> list[tuple[str, str, str, str]]:
     """A row for each threshold of a verdict: its name, value, origin and meaning."""
     from clearhead.validations import Thresholds

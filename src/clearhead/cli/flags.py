@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Mapping
-from dataclasses import Field, fields
+from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -12,6 +13,7 @@ import typer
 
 from clearhead.config import Settings
 from clearhead.errors import UsageError
+from clearhead.rulebook import RULEBOOK
 
 TASKS = (  # for the help, as the two below; the library decides
     "text-classification, token-classification, question-answering, masked-lm, encoder-decoder, causal-lm, "
@@ -107,14 +109,14 @@ def setting_flags() -> list[inspect.Parameter]:
 def _flag(setting: Field[Any], kind: Any) -> inspect.Parameter:
     """A flag that is None unless given; words are checked by `Settings`, which names the nearest."""
     words = "|".join(get_args(kind)) if get_origin(kind) is Literal else _SPELLED.get(setting.name)
-    usual = f" (default {toml(setting.default)})" if setting.default is not None else ""
+    usual = f" (default {toml(setting.default)})" if setting.default not in (None, MISSING) else ""
     option = typer.Option(help=f"{setting.metadata['meaning']}{usual}", metavar=words)
     hint: Any = Annotated[(str if words else kind) | None, option]
     return inspect.Parameter(setting.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hint)
 
 
 # Settings that are written as text on the command line: how, and what the text means.
-_SPELLED = {"layer": "N|PATH", "heads": "N,N,..."}
+_SPELLED = {"layer": "N|PATH", "heads": "N,N,...", "rules": "LAYERS=RULE[:NUMBER],..."}
 
 
 def spelled(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -129,7 +131,24 @@ def spelled(settings: Mapping[str, Any]) -> dict[str, Any]:
                 f"`--heads` takes numbers with commas between them, as in 0,3,5; found {found['heads']!r}."
             )
         found["heads"] = tuple(heads)
+    if isinstance(found.get("rules"), str):
+        found["rules"] = dict(map(_rule, found["rules"].split(",")))
     return found
+
+
+def _rule(text: str) -> tuple[str, Any]:
+    """`input=w2` and `0..3=gamma:0.5` as an entry of the table of rules. Raises UsageError."""
+    words, sign, rule = text.strip().partition("=")
+    rule, colon, number = rule.strip().partition(":")
+    takes = {name: each.takes[0] for name, each in RULEBOOK.items() if len(each.takes) == 1}
+    if not words or not sign or not rule:
+        raise UsageError(f"`--rules` takes layers and their rules, as in 'input=w2,0..3=gamma:0.5'; found {text!r}.")
+    if not colon:
+        return words.strip(), rule
+    try:
+        return words.strip(), {"rule": rule, takes[rule]: float(number)}
+    except (KeyError, ValueError) as error:
+        raise UsageError(f"`--rules` takes a number behind {', '.join(takes)}; found {text!r}.") from error
 
 
 def listed(text: str | None) -> list[str] | None:
@@ -149,7 +168,18 @@ def number(text: str | None) -> str | int | None:
 
 def toml(value: Any) -> str:
     """A value as a settings file writes it."""
+    if isinstance(value, Mapping):
+        inner = ", ".join(f"{_key(key)} = {_value(each)}" for key, each in value.items())
+        return f"{{ {inner} }}" if inner else "{}"
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _key(text: str) -> str:
+    return text if text.replace("-", "").replace("_", "").isalnum() else json.dumps(text)
+
+
+def _value(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, str) else toml(value)
 
 
 def given(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from clearhead.relevance.engine import replay
 from clearhead.relevance.ledger import Ledger, Place
 from clearhead.relevance.meter import Tap, tapped
 from clearhead.relevance.numerics import dot, infinite
-from clearhead.relevance.run import AS_IS, Call, Row, Run, tensors
+from clearhead.relevance.run import AS_IS, Call, Row, Run, Straight, tensors
 from clearhead.relevance.table import ROWS
 
 
@@ -82,6 +82,17 @@ class Audit(Run):
         """What a lookup hands out is not lost: it arrived at a source."""
         result = super().source(value, indices, first, length)
         return self.entering(result) if self._stack else result
+
+    def straight(self, a: Tensor) -> Straight | None:
+        """What goes past the gradient left the call as well, though the tap before it counts it as x times R."""
+        found, place, held = super().straight(a), self._stack[-1], a.detach()
+        if found is None:
+            return None
+
+        def told(relevance: Tensor) -> None:
+            self.measured.book("measured", place, dot(held, relevance) - dot(torch.ones_like(held), relevance))
+
+        return replace(found, told=told)
 
     def _left(self, result: Any, place: Place) -> Any:
         def arrives(value: Tensor, gradient: Tensor) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -29,11 +29,21 @@ class Source:
     first: int = 0
     length: int | None = None
     base: Tensor | None = None
+    own: Tensor | None = None
 
     @property
     def relevance(self) -> Tensor:
-        """R = x G for every entry, in float64; (x - b) G against what a baseline has in its place."""
-        return self._change.double() * self.gradient.double()
+        """R = x G for every entry, in float64; (x - b) G against what a baseline has in its place.
+
+        What a rule gave it straight (`own`) is added.
+        """
+        passed = self._change.double() * self.gradient.double()
+        return passed if self.own is None else passed + self.own.double()
+
+    def part(self, rows: slice) -> Source:
+        """Some rows of its leading axis."""
+        base, own = (None if each is None else each[rows] for each in (self.base, self.own))
+        return replace(self, value=self.value[rows], gradient=self.gradient[rows], base=base, own=own)
 
     @property
     def _change(self) -> Tensor:
@@ -124,16 +134,16 @@ class Recording:
         for value in values:
             self._require_dependent(value)
         self._run.ledger.clear()
-        leaves = [lookup.leaf for lookup in self._run.lookups]
+        lookups = self._run.lookups
+        straight = [lookup for lookup in lookups if lookup.own is not None]
+        leaves = [lookup.leaf for lookup in lookups] + [each.own for each in straight if each.own is not None]
         with torch.inference_mode(False), torch.enable_grad():
             whole = values[0] if len(values) == 1 else torch.stack([value.reshape(()) for value in values]).sum()
             found = self._pulled(whole, leaves, keep=keep)
         gradients = [torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, found, strict=True)]
+        own = {id(lookup): each for lookup, each in zip(straight, gradients[len(lookups) :], strict=True)}
         sources = tuple(
-            Source(
-                lookup.leaf.detach(), gradient, lookup.name, lookup.indices, lookup.first, lookup.length, lookup.base
-            )
-            for lookup, gradient in zip(self._run.lookups, gradients, strict=True)
+            _source(lookup, gradient, own.get(id(lookup))) for lookup, gradient in zip(lookups, gradients, strict=False)
         )
         return Propagation(tuple(float(v.detach()) for v in values), sources, self._run.ledger.entries())
 
@@ -156,6 +166,20 @@ class Recording:
                 f"Relevance cannot be sent back through this model: {error}. Gradient checkpointing and code that "
                 "torch cannot differentiate twice over are not supported; switch them off."
             ) from error
+
+
+def _source(lookup: Lookup, gradient: Tensor, own: Tensor | None) -> Source:
+    """What one lookup collected."""
+    return Source(
+        value=lookup.leaf.detach(),
+        gradient=gradient,
+        name=lookup.name,
+        indices=lookup.indices,
+        first=lookup.first,
+        length=lookup.length,
+        base=lookup.base,
+        own=own,
+    )
 
 
 def propagate(

@@ -29,7 +29,8 @@ class Silent(Run):
     """
 
     def __init__(self, settings: Settings, model: nn.Module, rows: dict[str, Row]) -> None:
-        super().__init__(replace(settings, leak="record", strict=False), model, rows)
+        plain = replace(settings, leak="record", strict=False, rules={}, residual_rule="plain")
+        super().__init__(plain, model, rows)
         self.noted: dict[Key, Start] = {}
         self._blanks = Blanks("zero")
 

@@ -7,12 +7,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from clearhead.config import Settings
 from clearhead.errors import UnruledOperationError
+from clearhead.relevance import graph
+from clearhead.relevance.choices import chosen
 from clearhead.relevance.ledger import Account, Ledger, Place
+from clearhead.rulebook import Choice
 from clearhead.tape import (
     Function,
     Keeper,
@@ -73,7 +77,8 @@ class Lookup:
     """A tensor where relevance ends: `leaf` collects the gradient, the model computes with a copy.
 
     `name` is the module that looked up `indices`, or the parameter that a learned vector is; `first` and `length`
-    say where along a joined sequence the vector came to stand. `base` is what a baseline has in its place.
+    say where along a joined sequence the vector came to stand. `base` is what a baseline has in its place. `own`
+    collects what a rule gives it straight, as R; `range` is between what its values lie, if that is known.
     """
 
     leaf: Tensor
@@ -82,6 +87,33 @@ class Lookup:
     first: int = 0
     length: int | None = None
     base: Tensor | None = None
+    own: Tensor | None = None
+    range: tuple[Tensor, Tensor] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Straight:
+    """A way past the gradient, from a tensor that holds entries of a source to the source: relevance itself goes it."""
+
+    lookup: Lookup
+    own: Tensor
+    reader: Tensor
+    told: Callable[[Tensor], None] | None = None
+
+    @property
+    def range(self) -> tuple[Tensor, Tensor] | None:
+        """Between what the values of the source lie."""
+        return self.lookup.range
+
+    def put(self, relevance: Tensor) -> Tensor:
+        """Relevance in the places of the reader, in those of the source."""
+        if self.told is not None:
+            self.told(relevance)
+        return graph.moved_back(self.lookup.leaf, self.reader, relevance.to(self.reader.dtype))
+
+    def along(self, values: Tensor) -> Tensor:
+        """Values in the places of the source, in those of the reader."""
+        return graph.moved_along(self.lookup.leaf, self.reader, values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +151,7 @@ class Run:
         self._calls = 0
         self._starts: Mapping[Key, Start] = {}
         self._counts: Counter[tuple[str, str]] = Counter()
+        self._choice, self._choices = settings.choice, chosen(settings, model)
 
     # ---- from call to row --------------------------------------------------------------------------------------
 
@@ -189,6 +222,27 @@ class Run:
     def account(self, call: Call) -> Account:
         """Where the leaks of the call are written down."""
         return Account(self.ledger, self.place(call), self.returns, self.keeper)
+
+    def choice(self, call: Call, a: Tensor) -> Choice:
+        """The rule of a layer that reads `a`."""
+        if self._choices is None:
+            return self._choice
+        convolution = call.operation.name.startswith("conv")
+        return self._choices.at(self.tape.module(), convolution=convolution, reads=self._read(a) is not None)
+
+    def _read(self, a: Tensor) -> Lookup | None:
+        """The source whose entries a tensor holds, moved or copied but not computed with."""
+        leaf = graph.source_of(a)
+        return None if leaf is None else next((each for each in self.lookups if each.leaf is leaf), None)
+
+    def straight(self, a: Tensor) -> Straight | None:
+        """The way from a layer that reads a source past the gradient; None if it reads what was computed."""
+        lookup = self._read(a)
+        if lookup is None:
+            return None
+        if lookup.own is None:
+            lookup.own = torch.zeros_like(lookup.leaf).requires_grad_()
+        return Straight(lookup, lookup.own, a)
 
     def begin(self, starts: Mapping[Key, Start]) -> None:
         """Begin a pass in which slopes of pointwise functions are drawn from these points."""

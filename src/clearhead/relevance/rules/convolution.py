@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,6 +12,7 @@ from torch.autograd import Function
 
 from clearhead.relevance.ledger import Account
 from clearhead.relevance.numerics import fair_shares, stabilised_entries
+from clearhead.relevance.rules import layers
 from clearhead.relevance.run import Call, Row, Run
 from clearhead.tape import dependent
 
@@ -43,18 +46,47 @@ class Convolution(Function):
         if bias is not None:
             leaks["bias"] = gradient * bias.reshape(-1, *[1] * (weight.dim() - 2))
         _, passed = _linear(ctx.call, a, weight, gradient)
-        if not account.returns or not leaks:
-            for cause, leak in leaks.items():
-                account.book(cause, leak)
-            return passed, None, None, None, None, None
-        ones = torch.ones_like(weight)
-        sizes, _ = _linear(ctx.call, a.abs(), ones, None)
-        share, taken = fair_shares(sum(leaks.values(), torch.zeros_like(gradient)), sizes)
-        _, spread = _linear(ctx.call, a.abs(), ones, share)
+        return _settled(ctx.call, account, a, weight, passed, leaks), None, None, None, None, None
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """A convolution as the other rules see it: each output has a window, and `like` the shape of what it reads."""
+
+    call: Call
+    like: Tensor
+    weight: Tensor
+    bias: Tensor | None
+
+    def seen(self, a: Tensor, weight: Tensor) -> Tensor:
+        """$w * a$."""
+        return _linear(self.call, a, weight, None)[0]
+
+    def sent(self, s: Tensor, weight: Tensor) -> Tensor:
+        """What the windows send back."""
+        return _linear(self.call, self.like.to(s.dtype), weight, s)[1]
+
+    def settle(self, account: Account, a: Tensor, passed: Tensor, leaks: Mapping[str, Tensor]) -> Tensor:
+        """What leaked from an output goes back to its window."""
+        return _settled(self.call, account, a, self.weight, passed, leaks)
+
+
+def _settled(
+    call: Call, account: Account, a: Tensor, weight: Tensor, passed: Tensor, leaks: Mapping[str, Tensor]
+) -> Tensor:
+    """Book what each output leaked; if it is returned, add it to the gradient of the inputs in its window."""
+    if not account.returns or not leaks:
         for cause, leak in leaks.items():
-            account.ledger.book(cause, account.place, leak.masked_fill(~taken, 0), returned=True)
-            account.book(cause, leak.masked_fill(taken, 0))
-        return torch.addcmul(passed, a.sign(), spread), None, None, None, None, None
+            account.book(cause, leak)
+        return passed
+    ones = torch.ones_like(weight, dtype=a.dtype)
+    sizes, _ = _linear(call, a.abs(), ones, None)
+    share, taken = fair_shares(sum(leaks.values(), torch.zeros_like(sizes)), sizes)
+    _, spread = _linear(call, a.abs(), ones, share)
+    for cause, leak in leaks.items():
+        account.ledger.book(cause, account.place, leak.masked_fill(~taken, 0), returned=True)
+        account.book(cause, leak.masked_fill(taken, 0))
+    return torch.addcmul(passed, a.sign(), spread)
 
 
 def _linear(call: Call, a: Tensor, weight: Tensor, gradient: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -73,8 +105,12 @@ def convolution(run: Run, call: Call) -> Any:
     a, weight, bias = call.get(0, "input"), call.get(1, "weight"), call.get(2, "bias")
     if dependent(weight) or dependent(bias) or not dependent(a):
         return run.apply(None, call)
-    settings = run.settings
-    epsilon = settings.epsilon if settings.rule == "epsilon" else 0.0
+    choice = run.choice(call, a)
+    if choice.rule in layers.SHARES:
+        shaped = None if bias is None else bias.reshape(-1, *[1] * (weight.dim() - 2))
+        held = call.changed(Tensor.detach)
+        return layers.propagate(run, call, a, Windows(held, a.detach(), weight, shaped), choice)
+    epsilon = choice.absorbed
     if not epsilon and bias is None:
         return call.native()
     return Convolution.apply(a, call.changed(Tensor.detach), weight, bias, epsilon, run.account(call))

@@ -1,7 +1,12 @@
-"""Linear layers: epsilon and 0 rules, their bias and epsilon leaks; products of two dependent matrices."""
+"""Linear layers: epsilon and 0 rules, their bias and epsilon leaks; products of two dependent matrices.
+
+Other rules stand in `layers`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -10,6 +15,7 @@ from torch.autograd import Function
 from clearhead.relevance.ledger import Account
 from clearhead.relevance.meter import hooked, metered, owned
 from clearhead.relevance.numerics import stabilised
+from clearhead.relevance.rules import layers
 from clearhead.relevance.run import Call, Row, Run
 from clearhead.tape import dependent
 
@@ -46,10 +52,32 @@ class Linear(Function):
         return ctx.account.settle(a, gradient @ weight_OI, leaks), None, None, None, None, None
 
 
+@dataclass(frozen=True, slots=True)
+class Dense:
+    """A linear layer as the other rules see it: the last axis is a position's."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def seen(self, a: Tensor, weight: Tensor) -> Tensor:
+        """$W a$."""
+        return a @ weight.T
+
+    def sent(self, s: Tensor, weight: Tensor) -> Tensor:
+        """$W^T s$."""
+        return s @ weight
+
+    def settle(self, account: Account, a: Tensor, passed: Tensor, leaks: Mapping[str, Tensor]) -> Tensor:
+        """What leaked at a position goes back to it."""
+        return account.settle(a, passed, {cause: leak.sum(-1, keepdim=True) for cause, leak in leaks.items()})
+
+
 def propagate(run: Run, call: Call, a: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
-    """The linear rule for any spelling of a linear layer."""
-    settings = run.settings
-    epsilon = settings.epsilon if settings.rule == "epsilon" else 0.0
+    """The rule that was chosen, for any spelling of a linear layer."""
+    choice = run.choice(call, a)
+    if choice.rule in layers.SHARES:
+        return layers.propagate(run, call, a, Dense(weight_OI, bias_O), choice)
+    epsilon = choice.absorbed
     if not epsilon and bias_O is None:
         return call.native()  # type: ignore[no-any-return]
     if not epsilon and bias_O is not None and not run.returns:

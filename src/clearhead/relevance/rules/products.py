@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from clearhead.relevance.graph import computed_from
 from clearhead.relevance.ledger import Account
+from clearhead.relevance.meter import owned
 from clearhead.relevance.numerics import row_dot
 from clearhead.relevance.rules.linear import bilinear
 from clearhead.relevance.rules.pointwise import mark, one_function
 from clearhead.relevance.run import Call, Row, Run
-from clearhead.tape import Kept, dependent
+from clearhead.tape import Keeper, Kept, dependent
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +62,52 @@ def _shift(run: Run, call: Call, x: Tensor, factor: float, constant: Any) -> Ten
     return mark(run, call, Shift.apply(x, call.changed(Tensor.detach), term, run.account(call)))
 
 
+class Residual(Function):
+    r"""$y = a + b$ with shares $w(z)\,z$, $w(z) = 1 + \gamma$ where z has the sign of y and else 1.
+
+    With $s = (|y| + |a| + |b|)/2$, the size of what has the sign of y, $h = G\,|y|/(|y| + \gamma s)$ and
+    $G_a = w(a)\,h$: exact, no larger than $(1 + \gamma)G$, and $|R_a| + |R_b| \leq (1 + 2/\gamma)|R_y|$. It is
+    the gamma rule of a layer whose two weights are 1; Montavon et al. 2019.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor, call: Call, factor: float, gamma: float, keeper: Keeper) -> Tensor:
+        """Torch's own result; b is `factor` times the second argument."""
+        y: Tensor = owned(call.native())
+        ctx.kept, ctx.factor, ctx.gamma = [keeper.keep(x) for x in (a, b, y)], factor, gamma
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """The shares of both terms."""
+        wide = torch.promote_types(gradient.dtype, torch.float32)
+        a, b, y = (kept.value.to(wide) for kept in ctx.kept)
+        b = b * ctx.factor
+        size = y.abs()
+        agreeing = (size + a.abs() + b.abs()) / 2
+        whole = (size / (size + ctx.gamma * agreeing)).nan_to_num_(nan=1 / (1 + ctx.gamma)) * gradient
+        first, second = (torch.where(z * y > 0, whole * (1 + ctx.gamma), whole) for z in (a, b))
+        kind = gradient.dtype
+        return first.to(kind), second.to(kind) * ctx.factor, None, None, None, None
+
+
+def _residual(run: Run, call: Call, factor: float) -> Tensor | None:
+    """The sum of a residual path under its rule: one term was computed from the other, entry by entry added to it."""
+    x, other = call.get(0, "input"), call.get(1, "other")
+    if x.shape != other.shape or x.dtype != other.dtype or run.image(x).root is run.image(other).root:
+        return None
+    if not (computed_from(other, x) or computed_from(x, other)):
+        return None
+    held = call.changed(Tensor.detach)
+    return Residual.apply(x, other, held, factor, run.settings.residual_gamma, run.keeper)  # type: ignore[no-any-return]
+
+
 def add(run: Run, call: Call) -> Any:
-    """`x + alpha * other`."""
+    """`x + alpha * other`; in a residual path by the rule of these."""
+    if run.settings.residual_rule == "gamma" and dependent(call.get(0, "input")) and dependent(call.get(1, "other")):
+        found = _residual(run, call, call.get(2, "alpha", 1))
+        if found is not None:
+            return found
     return _sum(run, call, 1.0, call.get(2, "alpha", 1))
 
 
