@@ -22,22 +22,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 import transformers
 from torch import Tensor, nn
 
-from bench.cost import SHAPES, build, high_water
+from bench.shapes import SHAPES, build, high_water, ids, reset_high_water
 from clearhead import AttentionVisualizer
 from clearhead.methods import METHODS
 
 SLOW = {"value-zeroing": 128, "flow": 128}  # the longest input that they are measured at
-
-
-def ids(length: int) -> Tensor:
-    """So many tokens."""
-    return torch.arange(length).unsqueeze(0) % 4000 + 5
 
 
 def forward(model: nn.Module, length: int) -> Callable[[], object]:
@@ -148,7 +142,7 @@ def child(kind: str, length: int, what: str) -> None:
     else:
         long_row(64, what)()
     gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")
+    reset_high_water()
     before, start = high_water(), time.perf_counter()
     run()
     print(json.dumps([time.perf_counter() - start, (high_water() - before) / 1024]))

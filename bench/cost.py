@@ -20,73 +20,54 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 import transformers
-from torch import Tensor, nn
+from torch import nn
 
+from bench.shapes import (
+    SHAPES,
+    build,
+    gradient,
+    high_water,
+    question,
+    reset_high_water,
+    scalar,
+    tokens,
+    uncached,
+)
 from clearhead.config import Settings
 from clearhead.relevance import propagate
 from clearhead.relevance.secant import difference
 
-SHAPES = ("BERT", "GPT-2", "Llama")
 STEPS = 20
-
-
-def build(shape: str) -> nn.Module:
-    """A random 12-layer, 768-wide model; the explained scalar is an entry of its output."""
-    torch.manual_seed(0)
-    transformers.logging.set_verbosity_error()
-    if shape == "BERT":
-        config = transformers.BertConfig(num_labels=2)
-        model = transformers.BertForSequenceClassification(config)
-    elif shape == "GPT-2":
-        config = transformers.GPT2Config(vocab_size=5000, bos_token_id=0, eos_token_id=0)
-        model = transformers.GPT2LMHeadModel(config)
-    else:
-        config = transformers.LlamaConfig(
-            hidden_size=768, intermediate_size=2048, num_hidden_layers=12, num_attention_heads=12, vocab_size=5000
-        )
-        model = transformers.LlamaForCausalLM(config)
-    return model.eval().requires_grad_(False)
 
 
 def rows(model: nn.Module, length: int) -> dict[str, Callable[[], object]]:
     """What is measured, by name."""
-    ids = torch.arange(length).unsqueeze(0) % 4000 + 5
-    embed = model.get_input_embeddings()
-    more = {} if hasattr(model, "classifier") else {"use_cache": False}
+    read, more, plain = tokens(model, length), uncached(model), gradient(model, length)
+    answer, vectors = question(model, length)
 
-    def scalar(output: object) -> Tensor:
-        scores: Tensor = output.logits  # type: ignore[attr-defined]
-        return scores.flatten(0, -2)[-1, 1]
-
-    def plain() -> object:
+    def forward() -> object:
         with torch.no_grad():
-            return scalar(model(input_ids=ids, **more))
-
-    def gradient(scale: float = 1.0) -> object:
-        vectors = (embed(ids) * scale).requires_grad_()
-        return torch.autograd.grad(scalar(model(inputs_embeds=vectors, **more)), vectors)
+            return scalar(model(input_ids=read, **more))
 
     def explain(preset: str) -> Callable[[], object]:
         settings, _ = Settings.resolve(preset=preset)
-        return lambda: propagate(lambda: scalar(model(input_ids=ids, **more)), [], settings, model=model)
+        return lambda: propagate(lambda: scalar(model(input_ids=read, **more)), [], settings, model=model)
 
     def compare() -> object:
-        settings, vectors = Settings(method="secant"), embed(ids)
-        zero = torch.zeros_like(vectors)
-        return difference(lambda x: scalar(model(inputs_embeds=x, **more)), [vectors], [zero], settings, model=model)
+        settings, x = Settings(method="secant"), vectors()
+        return difference(lambda x: scalar(answer(x)), [x], [torch.zeros_like(x)], settings, model=model)
 
     return {
-        "forward": plain,
-        "forward + gradient": gradient,
+        "forward": forward,
+        "forward + gradient": plain,
         "lrp, attnlrp": explain("attnlrp"),
         "lrp, cp-lrp": explain("cp-lrp"),
         "lrp, default": explain("default"),
         "secant": compare,
-        f"integrated gradients, {STEPS} steps": lambda: [gradient(k / STEPS) for k in range(1, STEPS + 1)],
+        f"integrated gradients, {STEPS} steps": lambda: [plain(k / STEPS) for k in range(1, STEPS + 1)],
     }
 
 
@@ -116,16 +97,10 @@ def print_peak(shape: str, length: int, name: str) -> None:
     work = rows(build(shape), length)
     work["forward"]()
     gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")
+    reset_high_water()
     before = high_water()
     work[name]()
     print(json.dumps((high_water() - before) / 1024))
-
-
-def high_water() -> int:
-    """The largest resident size since the last reset, in kB."""
-    status = Path("/proc/self/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
 
 
 def table(lengths: list[int], rounds: int, memory: bool) -> None:

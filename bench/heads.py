@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from bench.cost import build
+from bench.shapes import build
 from clearhead import AttentionVisualizer
 from clearhead.headreports import HeadReport, Pruning
 from clearhead.heads import importance as measures
