@@ -81,11 +81,13 @@ class Layout:
 class Pass:
     """One call of the model: its tensors, the first axis of each being the batch, and which of them are explained.
 
-    Embedding lookups are explained without being named.
+    Embedding lookups are explained without being named. `ranges` are the smallest and largest values that a tensor can
+    have, where that is known.
     """
 
     tensors: Mapping[str, Any]
     explained: tuple[str, ...] = ()
+    ranges: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -226,8 +226,8 @@ class Where:
         if self.words == CONVOLUTIONS:
             return convolution
         if not math.isnan(self.first):
-            numbers = [int(part) for part in path.split(".") if part.isdecimal()]
-            return bool(numbers) and self.first <= numbers[0] <= self.last
+            number = _number(path)
+            return number is not None and self.first <= number <= self.last
         return any(fnmatchcase(each, self.words) for each in _with_parents(path))
 
     def check(self, paths: list[str]) -> None:
@@ -235,13 +235,18 @@ class Where:
         if self.words in (INPUT, CONVOLUTIONS) or any(self.means(path) for path in paths):
             return
         if not math.isnan(self.first):
-            numbers = sorted({int(p) for path in paths for p in path.split(".")[:3] if p.isdecimal()})
-            had = f"layers {numbers[0]} to {numbers[-1]}" if numbers else "no numbered layers"
+            numbers = [number for path in paths if (number := _number(path)) is not None]
+            had = f"layers {min(numbers)} to {max(numbers)}" if numbers else "no numbered layers"
             raise UsageError(f"`rules` must name layers that there are; found {self.words!r}, and the model has {had}.")
         raise UsageError(
             f"`rules` must name modules that there are; no path matches {self.words!r}.{_near(self.words, paths)} "
             f"Patterns take * and ?; {INPUT!r}, {CONVOLUTIONS!r} and '0..3' are words for layers."
         )
+
+
+def _number(path: str) -> int | None:
+    """The number of the layer that a module is or belongs to: the first in its path."""
+    return next((int(part) for part in path.split(".") if part.isdecimal()), None)
 
 
 def _with_parents(path: str) -> Iterator[str]:
@@ -296,18 +301,35 @@ def _chosen(words: str, given: Any, usual: Choice) -> Choice:
 def implied(settings: Mapping[str, Any]) -> str:
     """What the preset among some settings implies, in one sentence, and which of them are other than it has them.
 
-    >>> implied({"preset": "gamma", "rule": "gamma", "gamma": 0.5})
-    'Preset gamma, but with gamma = 0.5.'
+    >>> implied({"preset": "cp-lrp", "leak": "return"})[-36:]
+    'explained value; but leak is return.'
     """
     preset = settings.get("preset")
     if preset not in PRESETS:
         return ""
     meant, usual = PRESETS[preset], {each.name: each.default for each in fields(Choice)}
-    others = {"attention": "cp", "residual_rule": "plain", "rules": {}, **usual, **meant.settings}
-    changed = [f"{key} = {settings[key]}" for key, value in others.items() if settings.get(key, value) != value]
-    if changed:
-        return f"Preset {preset}, but with {', '.join(changed)}."
-    return f"Preset {preset}: {meant.implies}."
+    others = {
+        "attention": "cp",
+        "residual_rule": "plain",
+        "residual_gamma": 1.0,
+        "rules": {},
+        **usual,
+        **meant.settings,
+    }
+    changed = {key: settings[key] for key, value in others.items() if settings.get(key, value) != value}
+    own = {words: rule for words, rule in changed.pop("rules", {}).items() if others["rules"].get(words) != rule}
+    said = [f"{key} is {value}" for key, value in changed.items()]
+    said += [f"{words} has {_spoken(rule)}" for words, rule in own.items()]
+    but = f"; but {', '.join(said)}" if said else ""
+    return f"Preset {preset}: {meant.implies}{but}."
+
+
+def _spoken(rule: Any) -> str:
+    """A rule with its numbers, as a sentence says it."""
+    if not isinstance(rule, Mapping):
+        return str(rule)
+    numbers = " and ".join(f"{key} {value}" for key, value in rule.items() if key != "rule")
+    return f"{rule.get('rule')} with {numbers}" if numbers else str(rule.get("rule"))
 
 
 INPUT_RULES = get_args(InputRule)

@@ -153,6 +153,12 @@ def test_the_gradient_of_gamma_changes_steadily_through_zero():
     assert (left, right) == (pytest.approx(1 / 1.25), pytest.approx(1.0))
 
 
+def test_gamma_passes_the_gradient_on_where_nothing_contributes():
+    W = inputs(4, 5, seed=2)
+    p = propagate(lambda t: F.linear(t, W).sum(), [torch.zeros(1, 5).double()], Settings(rule="gamma"))
+    np.testing.assert_allclose(p.sources[0].gradient[0], W.sum(0), rtol=1e-12)
+
+
 def test_what_has_no_taker_is_booked_as_untaken():
     """All contributions are negative: alpha's part belongs to nobody, beta's goes out."""
     x, W = torch.tensor([[1.0, 3.0]]).double(), torch.tensor([[-1.0, -1.0]]).double()

@@ -16,6 +16,7 @@ from clearhead.relevance.neutral import starts
 from clearhead.relevance.run import Key, Run, Start
 from clearhead.relevance.table import ROWS
 from clearhead.relevance.watched import Doubt, Watched, forward
+from clearhead.rulebook import INPUT
 
 # What a model may raise that cannot read a text without tokens.
 _FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -37,6 +38,12 @@ class _Relevance(Watched):
     """A forward pass under the rules of lrp."""
 
     method = "lrp"
+
+    def __init__(self, question: Question, settings: Settings, warnings: tuple[str, ...]) -> None:
+        super().__init__(question, settings, warnings)
+        if INPUT in settings.rules and not self._run.reads_input:
+            note = f"No layer reads the input before anything else is computed, so the rule of {INPUT!r} was not used."
+            self.notes = (*self.notes, note)
 
     def _begin(self) -> Recording:
         self._starts, self.notes = _starts(self._question, self._settings)
@@ -80,4 +87,8 @@ def _starts(question: Question, settings: Settings) -> tuple[Sequence[Mapping[Ke
 
 def _sources(recording: Recording, part: Pass) -> dict[str, Any]:
     """The tensors of a pass, those to explain as sources."""
-    return {name: recording.source(x) if name in part.explained else x for name, x in part.tensors.items()}
+    found = dict(part.tensors)
+    for name in (name for name in part.tensors if name in part.explained):
+        found[name] = recording.source(part.tensors[name])
+        recording.lookups[-1].range = part.ranges.get(name)
+    return found

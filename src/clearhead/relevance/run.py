@@ -152,6 +152,7 @@ class Run:
         self._starts: Mapping[Key, Start] = {}
         self._counts: Counter[tuple[str, str]] = Counter()
         self._choice, self._choices = settings.choice, chosen(settings, model)
+        self.reads_input = False  # does a layer, as far as one was asked for
 
     # ---- from call to row --------------------------------------------------------------------------------------
 
@@ -227,8 +228,9 @@ class Run:
         """The rule of a layer that reads `a`."""
         if self._choices is None:
             return self._choice
-        convolution = call.operation.name.startswith("conv")
-        return self._choices.at(self.tape.module(), convolution=convolution, reads=self._read(a) is not None)
+        reads, convolution = self._read(a) is not None, call.operation.name.startswith("conv")
+        self.reads_input |= reads
+        return self._choices.at(self.tape.module(), convolution=convolution, reads=reads)
 
     def _read(self, a: Tensor) -> Lookup | None:
         """The source whose entries a tensor holds, moved or copied but not computed with."""

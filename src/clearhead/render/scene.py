@@ -16,6 +16,7 @@ from clearhead.render.books import Axis, Books, Step, books
 from clearhead.render.pictures import MANY, Cell, Picture, placed, seen
 from clearhead.render.texts import Amount, Digits, begins, continues, piece, token, visible
 from clearhead.render.verdicts import Measure, Verdict, measure, positive, verdict
+from clearhead.rulebook import implied
 
 if TYPE_CHECKING:
     from clearhead.maps import RelevanceMap
@@ -101,7 +102,8 @@ class Stream:
 class Scene:
     """Everything there is to draw about one map; `axis` holds all relevances, `largest` is where the scale ends.
 
-    Shares and scores have no `books`; with `positive` no number is negative, and the scale has one side only.
+    Shares and scores have no `books`; with `positive` no number is negative, and the scale has one side only. The first
+    note on relevance by lrp says which preset was used, and what it implies.
     """
 
     kind: ClassVar[str] = "map"
@@ -191,13 +193,19 @@ def scene(found: RelevanceMap, digits: Digits | None = None, worth: Digits | Non
         positive=positive(found),
         verdict=verdict(found),
         check=cross_check(found.cross_check),
-        notes=tuple(visible(note) for note in found.notes),
+        notes=tuple(visible(note) for note in (*_preset(found), *found.notes)),
         warnings=(*(visible(warning) for warning in found.warnings), *unseen),
         settings=(*pairs(found.recipe.settings), *pairs({"seed": found.recipe.seed, "dtype": found.recipe.dtype})),
         versions=pairs(found.recipe.versions),
         cross_check=pairs(others(found.cross_check)),
         fingerprint=visible(found.recipe.model_fingerprint) if found.recipe.model_fingerprint else "",
     )
+
+
+def _preset(found: RelevanceMap) -> tuple[str, ...]:
+    """The preset of a map by lrp and what it implies, if its recipe tells."""
+    said = implied(found.recipe.settings) if found.method == "lrp" else ""
+    return (said,) if said else ()
 
 
 def _totals(found: RelevanceMap, digits: Digits, balance: Books | None) -> Sequence[Amount | None]:

@@ -50,8 +50,13 @@ def read(processor: Any, given: Any, config: Any, *, pixels: bool, device: torch
     grid = _grid(values, config, pixels=pixels)
     tensor = values.to(device=device, dtype=dtype)
     layout = Layout(units=_units(grid, values.shape[-2], values.shape[-1]), grid=grid)
+    ends = _range(processor, tensor)
     return Encoded(
-        part=Pass(tensors={"pixel_values": tensor}, explained=("pixel_values",)),
+        part=Pass(
+            tensors={"pixel_values": tensor},
+            explained=("pixel_values",),
+            ranges={} if ends is None else {"pixel_values": ends},
+        ),
         layout=layout,
         pictures={grid.stream: _seen(values[0], processor)},
         notes=tuple(notes),
@@ -231,14 +236,31 @@ def _units(grid: Grid, height: int, width: int) -> tuple[Unit, ...]:
     )
 
 
+def _normalised(processor: Any) -> tuple[Any, Any]:
+    """The mean and deviation of each channel that a processor takes out, [channels, 1, 1]."""
+    mean, deviation = getattr(processor, "image_mean", None), getattr(processor, "image_std", None)
+    if getattr(processor, "do_normalize", False) and mean is not None and deviation is not None:
+        return np.reshape(mean, (-1, 1, 1)), np.reshape(deviation, (-1, 1, 1))
+    return np.zeros((1, 1, 1)), np.ones((1, 1, 1))
+
+
+def _range(processor: Any, values: Tensor) -> tuple[Tensor, Tensor] | None:
+    """What black and white become, [1, channels, 1, 1]; None for a processor that scales in another way."""
+    scaled, factor = getattr(processor, "do_rescale", True), getattr(processor, "rescale_factor", 1 / 255)
+    if scaled and (abs(factor * 255 - 1) > 1e-6 or getattr(processor, "rescale_offset", False)):
+        return None
+    mean, deviation = _normalised(processor)
+    ends = ((shade - mean) / deviation for shade in (0.0, 1.0 if scaled else 255.0))
+    low, high = (torch.as_tensor(end, dtype=values.dtype, device=values.device)[None] for end in ends)
+    return low, high
+
+
 def _seen(values: Tensor, processor: Any) -> str:
     """The picture as the model saw it, as a PNG in a `data:` address: its normalisation undone."""
     from PIL import Image
 
-    shades = values.detach().float().cpu().numpy()
-    mean, deviation = getattr(processor, "image_mean", None), getattr(processor, "image_std", None)
-    if getattr(processor, "do_normalize", False) and mean is not None and deviation is not None:
-        shades = shades * np.reshape(deviation, (-1, 1, 1)) + np.reshape(mean, (-1, 1, 1))
+    mean, deviation = _normalised(processor)
+    shades = values.detach().float().cpu().numpy() * deviation + mean
     if not getattr(processor, "do_rescale", True):
         shades = shades / 255
     if shades.shape[0] not in (1, 3):

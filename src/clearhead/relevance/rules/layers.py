@@ -101,14 +101,15 @@ def gamma(way: Way) -> Given:
 
     With $T_j = \sum_k |a_k w_{kj}| + |b_j|$ and $g = \gamma/2$ the divisor is $z_j$ times
     $(1 + g) + g\,T_j/|z_j|$, hence $h_j = G_j\,|z_j| / ((1 + g)|z_j| + g\,T_j)$ never exceeds $G_j$, and
-    $G_i = (1 + g) \sum_j w_{ij} h_j + g\,\mathrm{sign}(a_i) \sum_j |w_{ij}|\,\mathrm{sign}(z_j)\,h_j$. Montavon et
-    al. 2019, "Layer-Wise Relevance Propagation: An Overview", table 1; for outputs of both signs Andeol et al. 2023,
-    "Learning Domain Invariant Representations by Joint Wasserstein Distance Minimization".
+    $G_i = (1 + g) \sum_j w_{ij} h_j + g\,\mathrm{sign}(a_i) \sum_j |w_{ij}|\,\mathrm{sign}(z_j)\,h_j$; an output
+    that nothing contributes to passes its gradient on. Montavon et al. 2019, "Layer-Wise Relevance Propagation: An
+    Overview", table 1; for outputs of both signs Andeol et al. 2023, "Learning Domain Invariant Representations by
+    Joint Wasserstein Distance Minimization".
     """
     layer, bias, size, half = way.layer, way.bias, way.weight.abs(), way.choice.gamma / 2
     total = layer.seen(way.a.abs(), size) + bias.abs()
     strong = way.z.abs() * (1 + half)
-    kept = (way.z.abs() / strong.add_(total, alpha=half)).nan_to_num_(nan=1 / (1 + 2 * half)) * way.gradient
+    kept = (way.z.abs() / strong.add_(total, alpha=half)).nan_to_num_(nan=1 / (1 + half)) * way.gradient
     side = torch.where(way.z < 0, -kept, kept)
     passed = layer.sent(kept, way.weight) * (1 + half)
     passed.addcmul_(way.a.sign(), layer.sent(side, size), value=half)

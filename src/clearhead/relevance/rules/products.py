@@ -66,8 +66,9 @@ class Residual(Function):
     r"""$y = a + b$ with shares $w(z)\,z$, $w(z) = 1 + \gamma$ where z has the sign of y and else 1.
 
     With $s = (|y| + |a| + |b|)/2$, the size of what has the sign of y, $h = G\,|y|/(|y| + \gamma s)$ and
-    $G_a = w(a)\,h$: exact, no larger than $(1 + \gamma)G$, and $|R_a| + |R_b| \leq (1 + 2/\gamma)|R_y|$. It is
-    the gamma rule of a layer whose two weights are 1; Montavon et al. 2019.
+    $G_a = w(a)\,h$; G where both terms are 0. Exact, no larger than $(1 + \gamma)G$, and
+    $|R_a| + |R_b| \leq (1 + 2/\gamma)|R_y|$. It is the gamma rule of a layer whose two weights are 1; Montavon et
+    al. 2019.
     """
 
     @staticmethod
@@ -85,7 +86,7 @@ class Residual(Function):
         b = b * ctx.factor
         size = y.abs()
         agreeing = (size + a.abs() + b.abs()) / 2
-        whole = (size / (size + ctx.gamma * agreeing)).nan_to_num_(nan=1 / (1 + ctx.gamma)) * gradient
+        whole = (size / (size + ctx.gamma * agreeing)).nan_to_num_(nan=1.0) * gradient
         first, second = (torch.where(z * y > 0, whole * (1 + ctx.gamma), whole) for z in (a, b))
         kind = gradient.dtype
         return first.to(kind), second.to(kind) * ctx.factor, None, None, None, None
