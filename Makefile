@@ -13,10 +13,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 export HF_HUB_OFFLINE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint house bench clean
+.PHONY: help demo test check lint house bench bench-peers clean
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*  ## /  make \1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*  ## /  make \1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-19s %s\n", $$1, $$2 }'
 	@echo "  variables: PYTHON=$(PYTHON) WORKERS=$(WORKERS) PIP_ARGS= PYTEST_ARGS= BENCH_ARGS="
 
 demo: $(VENV)/.demo  ## explain a sentence, an image, a translation and a continuation, in the terminal and as an HTML report
@@ -40,8 +40,11 @@ bench: $(VENV)/.demo  ## what presets cost against plain gradients, and other me
 	$(BIN)/python -m bench.cost $(BENCH_ARGS)
 	$(BIN)/python -m bench.attention $(BENCH_ARGS)
 
+bench-peers: $(VENV)/.demo  ## clearhead beside LXT, captum and zennit, each installed into .peers; goes on where it stopped
+	$(BIN)/python -m bench.peers $(if $(PIP_ARGS),--pip-args='$(PIP_ARGS)') $(BENCH_ARGS)
+
 clean:  ## remove the virtual environment and everything generated
-	rm -rf $(VENV) build dist .hypothesis .mypy_cache .ruff_cache .import_linter_cache clearhead-demo.html
+	rm -rf $(VENV) .peers build dist .hypothesis .mypy_cache .ruff_cache .import_linter_cache clearhead-demo.html
 	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 # ---- the virtual environment: each stamp stands for a finished installation -----------------------------------------

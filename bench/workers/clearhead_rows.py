@@ -47,7 +47,7 @@ def explained(model: nn.Module, length: int, preset: str) -> Callable[[], Any]:
     """What a user calls, with units, ledger and books."""
     av = AttentionVisualizer(model, method="lrp", preset=preset, cross_check=False)
     read = tokens(model, length)
-    return lambda: torch.as_tensor(av.explain({"input_ids": read}, target=1).relevance[:length])
+    return lambda: torch.tensor(av.explain({"input_ids": read}, target=1).relevance[:length])
 
 
 def taped(model: nn.Module, length: int) -> Callable[[], Any]:

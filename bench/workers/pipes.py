@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -52,7 +53,7 @@ class Worker:
             raise GoneError(self._last_words()) from error
         ready, _, _ = select.select([process.stdout], [], [], limit)
         if not ready:
-            self.close()
+            self.close(patience=0)
             raise GoneError(f"no answer in {limit:.0f} s")
         line = process.stdout.readline()
         if not line:
@@ -63,13 +64,14 @@ class Worker:
             raise RefusedError(answer["error"])
         return answer
 
-    def close(self) -> None:
+    def close(self, *, patience: float = 5.0) -> None:
         """End the process, and what it holds with it."""
         for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None and not pipe.closed:
-                pipe.close()
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
         try:
-            self._process.wait(5)
+            self._process.wait(patience)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
