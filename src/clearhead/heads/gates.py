@@ -360,7 +360,7 @@ def gated(
             gates = Gates(model, give(_named(module, args, kwargs)))
             keep.append(gates)
             tapes.append(gates.tape)
-            gates.tape.__enter__()  # type: ignore[no-untyped-call]
+            gates.tape.__enter__()
 
     def leave(*_: Any) -> None:
         if threading.get_ident() != thread:
@@ -368,7 +368,7 @@ def gated(
         depth[0] -= 1
         if depth[0] == 0 and tapes:
             keep.pop()
-            tapes.pop().__exit__(None, None, None)  # type: ignore[no-untyped-call]
+            tapes.pop().__exit__(None, None, None)
 
     handles: list[Any] = []
     try:
@@ -381,7 +381,7 @@ def gated(
         for handle in handles:
             handle.remove()
         while tapes:  # an interruption that is no Exception
-            tapes.pop().__exit__(None, None, None)  # type: ignore[no-untyped-call]
+            tapes.pop().__exit__(None, None, None)
 
 
 def _named(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:

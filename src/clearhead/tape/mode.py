@@ -9,8 +9,9 @@ from typing import Any
 from weakref import WeakMethod
 
 from torch import nn
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _get_current_function_mode, _pop_mode_temporarily
 
+from clearhead.tape import functions
 from clearhead.tape.names import Function, Operation, resolve
 
 Interpreter = Callable[[Operation, Function, tuple[Any, ...], dict[str, Any]], Any]
@@ -48,6 +49,27 @@ class Tape(TorchFunctionMode):
             raise RuntimeError("The tape outlived its interpreter.")
         return interpret(found, function, args, kwargs or {})
 
+    def custom(self, kind: Any, apply: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Called for a custom autograd function: seen part by part, or as one whole where that is not possible."""
+        interpret = self._interpret()
+        if interpret is None:
+            raise RuntimeError("The tape outlived its interpreter.")
+        with _pop_mode_temporarily():
+            try:
+                return interpret(functions.custom(kind), apply, args, kwargs)
+            except functions.OpaqueError:
+                return interpret(functions.opaque(kind), apply, args, kwargs)
+
+    def __enter__(self) -> Any:
+        """From here on, torch asks this tape."""
+        functions.watch(current)
+        return super().__enter__()
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        """Torch is as it was."""
+        super().__exit__(kind, error, trace)
+        functions.unwatch()
+
     def under(self, function: Function, *args: Any, **kwargs: Any) -> Any:
         """Call a function whose own torch calls shall meet the tape again, from inside an interpreter."""
         with self:
@@ -67,3 +89,9 @@ class Tape(TorchFunctionMode):
                     return path
             frame = frame.f_back  # type: ignore[assignment]
         return ""
+
+
+def current() -> Tape | None:
+    """The tape that this thread's next call would be handed to."""
+    mode = _get_current_function_mode()
+    return mode if isinstance(mode, Tape) else None
