@@ -123,10 +123,3 @@ def test_explaining_leaves_no_cycle_behind():
     finally:
         gc.enable()
     assert after - before < 20
-
-
-def test_two_sequences_at_once_are_refused():
-    av = AttentionVisualizer(nn.Linear(2, 2))
-    ids = torch.ones(1, 3, dtype=torch.long)
-    with pytest.raises(ValueError, match="One sequence is explained at a time; found input_ids, decoder_input_ids"):
-        av.explain({"input_ids": ids, "decoder_input_ids": ids})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -48,8 +48,8 @@ def collected(sources: Sequence[Source], part: Pass, layout: Layout, row: int, b
     """Sort the relevance of the sources of a pass by the units of one item, the `row`-th of its batch.
 
     Explained tensors come first. A lookup of a stream's own ids belongs to that stream; positions, types and learned
-    vectors that follow belong to the same one, if they have its length, or else to one that has. Where there is an
-    image, learned vectors that stand beside its patches (CLS, registers) become units of their own.
+    vectors that follow belong to the same one, if they have its length, or else to one that has. Learned vectors that
+    stand beside the units (CLS, registers, queries) become units of their own.
     """
     found = Collected(torch.zeros(len(layout.units), dtype=torch.float64))
     beside = _standing_beside(sources)
@@ -57,7 +57,7 @@ def collected(sources: Sequence[Source], part: Pass, layout: Layout, row: int, b
     for n, source in enumerate(sources):
         relevance = _of_item(source, row, batch)
         direct = n < len(part.explained)
-        placed = _direct(relevance, layout) if direct else spans.place(source, relevance)
+        placed = _direct(relevance, layout, part.explained[n]) if direct else spans.place(source, relevance)
         if placed is not None:
             found.units[placed.first : placed.first + len(placed.rows)] += placed.rows.cpu()
             if placed.padding:
@@ -75,15 +75,18 @@ def _of_item(source: Source, row: int, batch: int) -> Tensor | None:
         return source.relevance
     if not source.value.dim() or source.value.shape[0] != batch:
         return None
-    own = slice(row, row + 1)
-    base = None if source.base is None else source.base[own]
-    return replace(source, value=source.value[own], gradient=source.gradient[own], base=base).relevance
+    return source.part(slice(row, row + 1)).relevance
 
 
 def _stray(found: Collected, source: Source, relevance: Tensor | None) -> None:
-    """What no unit takes is a leak; what cannot be told apart by item is NaN, unless it is nothing."""
+    """What no unit takes goes to the learned vector it belongs to, by name, and is a leak if it has none.
+
+    What cannot be told apart by item is NaN, unless it is nothing.
+    """
     lost = float(source.relevance.sum()) if relevance is None else float(relevance.sum())
-    if lost:
+    if lost and source.name and relevance is not None:
+        found.beside(_short(source), lost)
+    elif lost:
         amount = torch.nan if relevance is None else lost
         entry = LedgerEntry(
             cause="constant", module=source.name, operation="embedding", relevance=amount, returned=False
@@ -94,7 +97,7 @@ def _stray(found: Collected, source: Source, relevance: Tensor | None) -> None:
 # ---- explained tensors ---------------------------------------------------------------------------------------------
 
 
-def _direct(relevance: Tensor | None, layout: Layout) -> Placed | None:
+def _direct(relevance: Tensor | None, layout: Layout, name: str) -> Placed | None:
     """An explained tensor: an image [1, channels, height, width] by its grid, anything else along axis 1."""
     if relevance is None:
         return None
@@ -104,7 +107,8 @@ def _direct(relevance: Tensor | None, layout: Layout) -> Placed | None:
         tall, wide = pixels.shape[0] // rows, pixels.shape[1] // columns
         whole = pixels[: rows * tall, : columns * wide]
         return Placed(layout.grid.first, whole.reshape(rows, tall, columns, wide).sum((1, 3)).flatten())
-    span = layout.spans[0] if layout.spans else Span(first=0, last=len(layout.units))
+    everything = layout.spans[0] if layout.spans else Span(first=0, last=len(layout.units))
+    span = next((each for each in layout.spans if each.ids == name), everything)
     stop = span.offset + span.last - span.first
     if relevance.dim() < 2 or relevance.shape[1] < stop or (relevance.shape[1] > stop and not layout.spans):
         return None
@@ -121,7 +125,7 @@ class _Spans:
         whole = () if layout.grid else (Span(first=0, last=len(layout.units)),)
         self._tensors: Mapping[str, object] = part.tensors
         self._spans = layout.spans or whole
-        self._others = () if layout.grid else self._spans
+        self._others = () if layout.grid else tuple(span for span in self._spans if self._holds_vectors(span))
         self._current: Span | None = next(iter(self._others), None)
         self._met: set[int] = set()
 
@@ -147,6 +151,11 @@ class _Spans:
         if source.length is None:
             return Placed.within(rows, span)
         return Placed(span.first + source.first, rows) if count == length else None
+
+    def _holds_vectors(self, span: Span) -> bool:
+        """Ids [batch, T] and vectors [batch, T, width] have rows that positions and types are added to."""
+        held = self._tensors.get(span.ids)
+        return not isinstance(held, Tensor) or held.dim() < 4
 
     def _length(self, span: Span) -> int:
         ids = self._tensors.get(span.ids)

@@ -93,13 +93,11 @@ class Subject:
             )
         items = []
         for layout in layouts:
-            (span,) = layout.spans
-            last = span.offset + span.last - span.first - 1
             target = wanted.target
             aim = (
                 _only(target, wanted)
                 if callable(target)
-                else Aim(ask=targets.classes(target, wanted.contrast, self.labels, last))
+                else Aim(ask=targets.classes(target, wanted.contrast, self.labels, positions.last(layout)))
             )
             items.append(Item(layouts=(layout,), aims=(aim,)))
         posed = self._question((part,), tuple(items), settings, TENSORS)
