@@ -71,6 +71,15 @@ MIXED = {
     "glu": lambda x, c: F.glu(x),
     "round": lambda x, c: x.round() + x,
     "group_norm": lambda x, c: F.group_norm(x, 2, c[0], c[1]),
+    "instance_norm": lambda x, c: F.instance_norm(x[None], weight=c[0, :3], bias=c[1, :3]),
+    "batch_norm": lambda x, c: F.batch_norm(x, c[0], c[1].abs(), c[2], c[0]),
+    "batch_norm, own statistics": lambda x, c: F.batch_norm(x, None, None, c[2], c[0], training=True),
+    "solve_triangular": lambda x, c: (
+        torch.linalg.solve_triangular((x[:, :3] + 2 * torch.eye(3)).tril(), c, upper=False) * x
+    ),
+    "solved for": lambda x, c: torch.linalg.solve_triangular((c[:, :3] + 2 * torch.eye(3)).tril(), x, upper=False),
+    "acos": lambda x, c: torch.acos(x.tanh()) * x,
+    "complex": lambda x, c: torch.view_as_real(torch.view_as_complex(x.reshape(3, 2, 2)) * torch.polar(c, c)[:, :2]),
     "conv1d": lambda x, c: F.conv1d(x[None], c.reshape(2, 3, 2), torch.ones(2).double()),
     "bilinear": lambda x, c: F.bilinear(x, x * 2, c[:2, None] * torch.ones(2, 4, 4).double(), torch.ones(2).double()),
     "cdist": lambda x, c: torch.cdist(x, c) * x[:, :3],

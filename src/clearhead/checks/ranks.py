@@ -164,4 +164,5 @@ def _moments(pairs: Values, n: int) -> tuple[float, float]:
 
 
 def _drawn(whole: Values, orders: NDArray[np.int64]) -> Values:
-    return whole[np.arange(len(whole)), orders].sum(1)
+    found: Values = whole[np.arange(len(whole)), orders].sum(1)
+    return found

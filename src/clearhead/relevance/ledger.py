@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from clearhead.maps import LedgerEntry
-from clearhead.relevance.numerics import by_item, give_back
+from clearhead.relevance.numerics import by_item, give_back, strewn
 from clearhead.tape import Keeper, Kept
 
 
@@ -109,14 +109,33 @@ class Account:
         """Keep a value for the way back, if it will be needed."""
         return self.keeper.keep(tensor) if when else None
 
-    def settle(self, a: Tensor | None, gradient: Tensor, leaks: Mapping[str, Tensor]) -> Tensor:
-        """Book leaks [..., 1] by cause and, if they are returned, add them in place to `gradient` for `a` [..., d]."""
+    def settle(self, a: Tensor | None, gradient: Tensor, leaks: Mapping[str, Tensor], *, strew: bool = False) -> Tensor:
+        """Book leaks [..., 1] by cause and, if they are returned, add them in place to `gradient` for `a` [..., d].
+
+        What a row cannot take, because all of it is 0, is lost, or where asked to it is strewn.
+        """
         if not self.returns or a is None or not leaks:
             for cause, leak in leaks.items():
                 self.book(cause, leak)
             return gradient
         gradient, taken = give_back(a, sum(leaks.values(), torch.zeros_like(next(iter(leaks.values())))), gradient)
+        return self.close(a, gradient, leaks, taken, strew=strew)
+
+    def close(
+        self, a: Tensor, gradient: Tensor, leaks: Mapping[str, Tensor], taken: Tensor, *, strew: bool = False
+    ) -> Tensor:
+        r"""Book what was taken back and what was not; what is strewn goes to all entries of `a` along its first axis.
+
+        Each takes a share of $|a_i G_i|$, so that nothing gets relevance that had none.
+        """
         for cause, leak in leaks.items():
             self.ledger.book(cause, self.place, leak.masked_fill(~taken, 0), returned=True)
-            self.ledger.book(cause, self.place, leak.masked_fill(taken, 0))
+        if strew and not bool(taken.all()):
+            left = {cause: leak.masked_fill(taken, 0) for cause, leak in leaks.items()}
+            gradient, taken = strewn(a, gradient, sum(left.values(), torch.zeros_like(next(iter(left.values())))))
+            for cause, leak in left.items():
+                self.ledger.book(cause, self.place, leak.masked_fill(~taken, 0), returned=True)
+            leaks = left
+        for cause, leak in leaks.items():
+            self.book(cause, leak.masked_fill(taken, 0))
         return gradient

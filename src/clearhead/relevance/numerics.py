@@ -85,6 +85,24 @@ def give_back(a: Tensor, leak: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor
     return gradient.addcmul_(a.sign(), narrow.masked_fill(~taken, 0)), taken
 
 
+def strewn(a: Tensor, gradient: Tensor, leak: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Add what leaked to the gradient of `a`, in place, in shares of $|a_i G_i|$ among the entries of each a[n].
+
+    Gives the new gradient, and which entries of the leak were taken: none where no entry has relevance, or where the
+    leak [N, ...] has another first axis.
+    """
+    if not leak.dim() or leak.shape[0] != a.shape[0]:
+        return gradient, torch.zeros_like(leak, dtype=torch.bool)
+    shape = (-1, *[1] * (a.dim() - 1))
+    carried = torch.where(torch.isfinite(a), a, 0).sign() * gradient.abs()
+    size = (carried.abs() * a.abs().nan_to_num(posinf=0)).flatten(1).sum(1) if a.dim() > 1 else carried.abs() * a.abs()
+    share, taken = fair_shares(leak.flatten(1).sum(1) if leak.dim() > 1 else leak, size)
+    narrow = share.to(gradient.dtype)
+    taken = taken & torch.isfinite(narrow)
+    gradient.addcmul_(carried, narrow.masked_fill(~taken, 0).reshape(shape))
+    return gradient, taken.reshape(-1, *[1] * (leak.dim() - 1)).expand_as(leak)
+
+
 def infinite(result: Any) -> bool:
     """Is there NaN or +inf in a result? A mask is allowed its -inf."""
     return any(

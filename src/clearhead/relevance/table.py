@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from clearhead.relevance import written
 from clearhead.relevance.meter import unruled
 from clearhead.relevance.rules import attention, convolution, linear, norms, pointwise, products, sources
 from clearhead.relevance.run import OTHER, Row
@@ -20,5 +21,13 @@ def joined(*families: dict[str, Row]) -> dict[str, Row]:
 
 _OTHER = {OTHER: Row(unruled, "torch's gradient, and the leak meter says whether that was right", ("unruled",))}
 ROWS = joined(
-    _OTHER, linear.ROWS, convolution.ROWS, norms.ROWS, pointwise.ROWS, products.ROWS, attention.ROWS, sources.ROWS
+    _OTHER,
+    linear.ROWS,
+    convolution.ROWS,
+    norms.ROWS,
+    pointwise.ROWS,
+    products.ROWS,
+    attention.ROWS,
+    sources.ROWS,
+    written.ROWS,
 )

@@ -12,6 +12,7 @@ from relevance.twins import inputs
 
 W, C = inputs(5, 4, seed=3), inputs(2, 3, 4, seed=4)
 KEEP = inputs(2, 3, 4, seed=5) > 0
+TRIANGLE = inputs(2, 3, 3, seed=10).tril() + 2 * torch.eye(3, dtype=torch.float64)
 INDEX = torch.tensor([2, 0, 0])
 K1, K2 = inputs(4, 3, 2, seed=6), inputs(4, 2, 2, 2, seed=7)
 K3 = inputs(2, 1, 2, 2, 2, seed=8)
@@ -95,6 +96,13 @@ MAPS = {
     "interpolate 2d": lambda x: F.interpolate(x.unsqueeze(0), size=(5, 5), mode="bicubic"),
     "pixel_shuffle": lambda x: F.pixel_shuffle(x.reshape(1, 4, 2, 3), 2),
     "batch_norm": lambda x: F.batch_norm(x, C[0, :, 0], C[0, :, 1].abs(), C[0, :, 2], C[0, :, 3]),
+    "batch_norm, torch's own": lambda x: torch.batch_norm(
+        x, C[0, :, 2], C[0, :, 3], C[0, :, 0], C[0, :, 1].abs(), False, 0.1, 1e-5, False
+    ),
+    "instance_norm, kept statistics": lambda x: F.instance_norm(
+        x, C[0, :, 0], C[0, :, 1].abs(), C[0, :, 2], C[0, :, 3], use_input_stats=False
+    ),
+    "solve_triangular": lambda x: torch.linalg.solve_triangular(TRIANGLE, x, upper=False),
     "dropout": lambda x: F.dropout(x, 0.5, training=False),
     "clone": lambda x: x.clone().contiguous(),
     "to": lambda x: x.to(torch.float64).double().type_as(C),

@@ -206,3 +206,24 @@ def test_a_net_of_norms():
     x, b = pair(3, D)
     p = difference_of(weighted(net), [x], [b], model=net)
     assert bool(p.sources[0].relevance.all())
+
+
+@pytest.mark.parametrize("spelling", ["functional", "native"])
+def test_instance_norm_is_a_group_norm_of_single_channels(spelling):
+    x, b = pair(2, 3, 5)
+    gain, bias = inputs(3, seed=3), inputs(3, seed=4)
+    calls = {
+        "functional": lambda t: F.instance_norm(t, weight=gain, bias=bias),
+        "native": lambda t: torch.instance_norm(t, gain, bias, None, None, True, 0.1, 1e-5, False),
+    }
+    expected = shares(weighted(lambda t: F.group_norm(t, 3, gain, bias)), x, b)
+    close(shares(weighted(calls[spelling]), x, b), expected)
+
+
+def test_batch_norm_with_statistics_of_its_own_is_a_norm_over_items_and_places():
+    """The items of a batch are one row of it, so it is a layer norm of each channel, turned round."""
+    x, b = pair(4, 3, 5)
+    expected = shares(
+        weighted(lambda t: F.layer_norm(t.movedim(1, 0).flatten(1), (20,)).reshape(3, 4, 5).movedim(0, 1)), x, b
+    )
+    close(shares(weighted(lambda t: F.batch_norm(t, None, None, training=True)), x, b), expected)

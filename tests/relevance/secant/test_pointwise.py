@@ -111,6 +111,11 @@ CASES: dict[str, Case] = {
     "cosh": Case(torch.cosh, mpmath.cosh),
     "asinh": Case(torch.asinh, mpmath.asinh),
     "atan": Case(torch.atan, mpmath.atan),
+    # the inverse ones within their domain: of the sine, of the cosine with a sign, ...
+    "asin": Case(lambda x: torch.asin(x.tanh() / 2), lambda x: mpmath.asin(mpmath.tanh(x) / 2)),
+    "acos": Case(lambda x: torch.acos(x.tanh() / 2), lambda x: mpmath.acos(mpmath.tanh(x) / 2)),
+    "atanh": Case(lambda x: torch.atanh(x.tanh() / 2), lambda x: mpmath.atanh(mpmath.tanh(x) / 2)),
+    "erfinv": Case(lambda x: torch.erfinv(x.tanh() / 2), lambda x: mpmath.erfinv(mpmath.tanh(x) / 2)),
     "clamp": Case(lambda x: x.clamp(-1, 2), between(-1, 2), kinks=(-1, 2)),
     "clamp_min": Case(lambda x: x.clamp_min(0.5), between(0.5, math.inf), kinks=(0.5,)),
     "clamp_max": Case(lambda x: torch.clamp_max(x, 0.5), between(-math.inf, 0.5), kinks=(0.5,)),

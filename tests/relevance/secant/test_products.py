@@ -64,6 +64,11 @@ PRODUCTS = {
     "bilinear, composed": (lambda u, v: (torch.matmul(u, W) * v).sum(-1), (1, 2), (2, 2)),
     "F.linear": (F.linear, (2, 2), (2, 2)),
     "conv1d": (F.conv1d, (1, 1, 4), (2, 1, 2)),
+    "solve_triangular": (
+        lambda u, v: torch.linalg.solve_triangular(u, v, upper=True, unitriangular=True),
+        (2, 2),
+        (2, 1),
+    ),
     "vdot": (lambda u, v: torch.vdot(u, v).reshape(1), (4,), (4,)),
     "conv_transpose1d": (F.conv_transpose1d, (1, 2, 2), (2, 1, 2)),
     "conv2d with a bias": (lambda u, v: F.conv2d(u, v, W[0, 0, :1]), (1, 1, 2, 2), (1, 1, 1, 2)),
@@ -133,3 +138,46 @@ def test_products_in_half_precision(dtype):
     c = inputs(2, 3, 3, dtype=dtype, seed=77).double()
     close(p.sources[0].gradient, c @ ((v.double() + b.double()) / 2).mT, 4 * torch.finfo(dtype).eps)
     close(p.sources[1].gradient, ((u.double() + a.double()) / 2).mT @ c, 4 * torch.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("upper", [False, True])
+@pytest.mark.parametrize("unit", [False, True])
+@pytest.mark.parametrize("left", [False, True])
+def test_a_triangular_system_is_its_substitution(upper, unit, left):
+    """One row after the other, as one would solve it by hand, under the rules of products, sums and quotients."""
+    eye = torch.eye(4, dtype=torch.float64)
+    (a, a_b), (b, b_b) = pair(2, 4, 4), pair(2, 4, 3, seed=2)
+    a, a_b = ((each + 4 * eye).triu() if upper else (each + 4 * eye).tril() for each in (a, a_b))
+    b, b_b = (each if left else each.mT for each in (b, b_b))
+
+    def solved(a, b):
+        return torch.linalg.solve_triangular(a, b, upper=upper, left=left, unitriangular=unit)
+
+    def by_hand(a, b):
+        a, b, low = (a, b, not upper) if left else (a.mT, b.mT, upper)
+        rows: dict[int, torch.Tensor] = {}
+        for i in range(4) if low else reversed(range(4)):
+            rest = b[:, i]
+            for j in rows:
+                rest = rest - a[:, i, j, None] * rows[j]
+            rows[i] = rest if unit else rest * (1 / a[:, i, i, None])
+        x = torch.stack([rows[i] for i in range(4)], 1)
+        return x if left else x.mT
+
+    both = [difference_of(weighted(f), [a, b], [a_b, b_b]) for f in (solved, by_hand)]
+    for n in (0, 1) if unit else ():  # a quotient can be shared out exactly in more than one way
+        close(both[0].sources[n].relevance, both[1].sources[n].relevance)
+
+
+def test_grouped_products_are_one_product_for_each_group():
+    """As experts of a mixture compute them; torch has them in single precision at most."""
+    u, v = (inputs(*shape, dtype=torch.float32) for shape in ((4, 8), (2, 8, 4)))
+    u_b, v_b = (inputs(*shape, dtype=torch.float32, seed=9) for shape in ((4, 8), (2, 8, 4)))
+    ends = torch.tensor([1, 4], dtype=torch.int32)
+    weights = inputs(4, 4, dtype=torch.float32, seed=5)
+    found, expected = (
+        difference_of(lambda u, v, f=f: (f(u, v) * weights).sum(), [u, v], [u_b, v_b])
+        for f in (lambda u, v: F.grouped_mm(u, v, offs=ends), lambda u, v: torch.cat([u[:1] @ v[0], u[1:] @ v[1]]))
+    )
+    for n in (0, 1):
+        close(found.sources[n].relevance, expected.sources[n].relevance, 1e-5)

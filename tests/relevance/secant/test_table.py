@@ -53,7 +53,7 @@ def functions() -> list[tuple[Callable, list[torch.Tensor]]]:
     found += [(f, [inputs(2, 3, test_norms.D)]) for f, _ in test_norms.OTHERS.values()]
     found += [(f, [y]) for f in (*test_unruled.CURVED.values(), *test_pointwise.STEPS_AND_SAWS.values())]
     found += [(f, [y]) for f, _ in test_overwriting.PAIRS.values()]
-    found += [(lambda t: F.group_norm(t, 2), [inputs(2, 4)])]
+    found += [(lambda t: F.group_norm(t, 2), [inputs(2, 4)]), (F.instance_norm, [inputs(2, 3, 4)])]
     found += [(F.embedding, [torch.tensor([0, 2]), y])]
     found += [(lambda t: torch._safe_softmax(t, -1), [y])]
     return [*found, (F.scaled_dot_product_attention, [x, x, x])]
@@ -63,7 +63,7 @@ def functions() -> list[tuple[Callable, list[torch.Tensor]]]:
 SPELLINGS = set(
     "swapaxes H mH conj real resolve_conj resolve_neg positive alias squeeze_copy float half bfloat16 cuda tolist "
     "item equal allclose is_nonzero isnan isinf isfinite msort feature_dropout view_as_complex view_as_real "
-    "_softmax".split()
+    "_softmax _grouped_mm grouped_mm".split()
 )
 
 

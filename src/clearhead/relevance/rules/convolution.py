@@ -74,7 +74,10 @@ class Windows:
 def _settled(
     call: Call, account: Account, a: Tensor, weight: Tensor, passed: Tensor, leaks: Mapping[str, Tensor]
 ) -> Tensor:
-    """Book what each output leaked; if it is returned, add it to the gradient of the inputs in its window."""
+    """Book what each output leaked; if it is returned, add it to the gradient of the inputs in its window.
+
+    What leaked from a window in which nothing is goes to all that carries relevance.
+    """
     if not account.returns or not leaks:
         for cause, leak in leaks.items():
             account.book(cause, leak)
@@ -83,10 +86,7 @@ def _settled(
     sizes, _ = _linear(call, a.abs(), ones, None)
     share, taken = fair_shares(sum(leaks.values(), torch.zeros_like(sizes)), sizes)
     _, spread = _linear(call, a.abs(), ones, share)
-    for cause, leak in leaks.items():
-        account.ledger.book(cause, account.place, leak.masked_fill(~taken, 0), returned=True)
-        account.book(cause, leak.masked_fill(taken, 0))
-    return torch.addcmul(passed, a.sign(), spread)
+    return account.close(a, torch.addcmul(passed, a.sign(), spread), leaks, taken, strew=True)
 
 
 def _linear(call: Call, a: Tensor, weight: Tensor, gradient: Tensor | None) -> tuple[Tensor, Tensor]:

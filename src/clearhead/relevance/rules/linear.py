@@ -139,16 +139,25 @@ def baddbmm(run: Run, call: Call) -> Any:
     return metered(run, call, "constant", share=1 / factors)
 
 
+def solve_triangular(_: Run, call: Call) -> Any:
+    """`torch.linalg.solve_triangular(A, B)`: the matrix is a constant, as a denominator is; B passes through it."""
+    matrix, *rest = call.args
+    held = matrix.detach() if isinstance(matrix, Tensor) else matrix
+    return Call(call.operation, call.function, (held, *rest), call.kwargs).native()
+
+
 def bilinear_name(name: str) -> Row:
     """The row of an operation that is linear in each of its tensors."""
     return Row(bilinear, f"{name}: one dependent factor: as is; several: equal shares")
 
 
+_BILINEAR = "bmm mv dot vdot inner outer einsum linalg_vecdot _grouped_mm grouped_mm".split()
 _EPSILON = "G_a = W^T (G z / (z + eps sign z))"
 ROWS = {
     "linear": Row(linear, _EPSILON, ("bias", "epsilon")),
     "addmm": Row(addmm, _EPSILON, ("bias", "epsilon")),
     "baddbmm": Row(baddbmm, "half to each of two dependent matrices; a constant bias leaks", ("constant",)),
     "matmul": Row(matmul, f"constant on the right: {_EPSILON}; two dependents: half each", ("epsilon",)),
-    **{name: bilinear_name(name) for name in ("bmm", "mv", "dot", "vdot", "inner", "outer", "einsum", "linalg_vecdot")},
+    "linalg_solve_triangular": Row(solve_triangular, "X = A^-1 B: A a constant, B as is"),
+    **{name: bilinear_name(name) for name in _BILINEAR},
 }

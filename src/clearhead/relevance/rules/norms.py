@@ -107,7 +107,7 @@ def scale_and_mean(_: Run, call: Call) -> tuple[Tensor, Tensor]:
 
 CONSTANT = Row(constant, "a constant: passes nothing, takes nothing")
 _SCALES = "rsqrt sqrt std var norm reciprocal cdist logsumexp"
-_GATES = "exp exp2 sigmoid softplus logsigmoid hardsigmoid cos log log2 log10 erfc"
+_GATES = "exp exp2 sigmoid softplus logsigmoid hardsigmoid cos acos log log2 log10 erfc"
 
 ROWS = {
     "layer_norm": Row(layer_norm, "y = g (x - mean) [1/std] + b: G_x = u - mean(u), u = g G / std", ("norm bias",)),

@@ -153,7 +153,7 @@ _SLOPE_AT_ZERO = {
     "gelu": 0.5, "silu": 0.5, "mish": 0.6, "tanh": 1.0, "erf": 2 / math.sqrt(math.pi), "sin": 1.0, "sinh": 1.0,
     "asinh": 1.0, "atan": 1.0, "tan": 1.0, "softsign": 1.0, "tanhshrink": 0.0, "softshrink": 0.0, "hardshrink": 0.0,
     "hardswish": 0.5, "hardtanh": 1.0, "relu6": 1.0, "elu": 1.0, "selu": 1.0507009873554805, "celu": 1.0,
-    "square": 0.0, "expm1": 1.0, "log1p": 1.0,
+    "square": 0.0, "expm1": 1.0, "log1p": 1.0, "asin": 1.0, "atanh": 1.0, "erfinv": math.sqrt(math.pi) / 2,
 }  # fmt: skip
 
 ROWS = {

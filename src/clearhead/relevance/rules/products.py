@@ -48,7 +48,7 @@ class Shift(Function):
         # Entries that nothing reads, such as masked scores, take nothing.
         takers = ctx.x.value.reshape(rows.shape) * (rows != 0) if ctx.x else None
         passed = rows * term.factor  # a fresh tensor: what is handed back is added in place
-        return ctx.account.settle(takers, passed, leaks).reshape(gradient.shape), None, None, None
+        return ctx.account.settle(takers, passed, leaks, strew=True).reshape(gradient.shape), None, None, None
 
 
 def _shift(run: Run, call: Call, x: Tensor, factor: float, constant: Any) -> Tensor:

@@ -107,7 +107,7 @@ _HOMOGENEOUS = (
     "max min amax amin topk sort median msort adaptive_max_pool1d max_pool1d max_pool2d max_pool3d avg_pool1d "
     "avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d interpolate pixel_shuffle positive real atleast_1d "
     "atleast_2d atleast_3d swapaxes T mT H mH ravel as_strided conj resolve_conj resolve_neg meshgrid "
-    "diag_embed trace alias squeeze_copy"
+    "diag_embed trace alias squeeze_copy view_as_real view_as_complex"
 ).split()
 _READINGS = "eq ne lt le gt ge isnan isinf isfinite item tolist bool int is_nonzero allclose equal".split()
 # Dropout in all its spellings; `native_dropout` gives a mask too and is left to the meter.

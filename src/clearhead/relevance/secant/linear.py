@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from clearhead.relevance.run import Row
-from clearhead.relevance.secant.carrying import carried, held
+from clearhead.relevance.secant.carrying import carried, fitted, held
 from clearhead.relevance.secant.meter import unruled
 from clearhead.relevance.secant.pairs import Pair, Pairs
 from clearhead.tape import dependent
@@ -122,6 +122,27 @@ def baddbmm(run: Pairs, call: Pair) -> Any:
     return _scaled(run, call, ("batch1", "batch2"))
 
 
+def solve_triangular(run: Pairs, call: Pair) -> Any:
+    r"""$AX = B$: $\bar A\,\Delta X = \Delta B - \Delta A\,\bar X$, as each step of a substitution by hand gives it."""
+    a, b = call.get(0, "A"), call.get(1, "B")
+    if not dependent(a):
+        return native(run, call)
+    upper, unit = call.kwargs["upper"], call.kwargs.get("unitriangular", False)
+    if not call.kwargs.get("left", True):
+        turned = {"upper": not upper, "unitriangular": unit}
+        return run.tape.under(lambda a, b: call.function(a.mT, b.mT, **turned).mT, a, b)
+    x, x_b = held(call).native(), call.other()
+
+    def back(m: Tensor, mean_a: Tensor, mean_x: Tensor) -> tuple[Tensor, Tensor | None]:
+        for_b = torch.linalg.solve_triangular(mean_a.mT, m, upper=not upper, unitriangular=unit)
+        for_a = -for_b @ mean_x.mT
+        for_a = for_a.triu(int(unit)) if upper else for_a.tril(-int(unit))
+        return for_a.sum_to_size(mean_a.shape), fitted(for_b, b)
+
+    return run.pair(carried(x, (a, b), back, run.middle(a), (x + x_b) / 2), x_b)
+
+
+_BILINEAR = "bmm mv dot vdot inner outer einsum tensordot linalg_vecdot _grouped_mm grouped_mm".split()
 _MEANS = "m_u = m mean(v), m_v = m mean(u)"
 ROWS = {
     "mul": Row(mul, _MEANS),
@@ -129,7 +150,8 @@ ROWS = {
     "linear": Row(linear, "linear: m_x is the gradient"),
     "addmm": Row(addmm, "linear, and the matrix product"),
     "baddbmm": Row(baddbmm, "linear, and the matrix product"),
-    **dict.fromkeys("bmm mv dot vdot inner outer einsum tensordot linalg_vecdot".split(), Row(bilinear, _MEANS)),
+    "linalg_solve_triangular": Row(solve_triangular, "m_B = mean(A)^-T m, m_A = -m_B mean(X)^T"),
+    **dict.fromkeys(_BILINEAR, Row(bilinear, _MEANS)),
     **dict.fromkeys(
         "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d".split(), Row(convolution, _MEANS)
     ),

@@ -75,25 +75,6 @@ def _scales(s: Tensor, s_b: Tensor) -> tuple[Tensor, Tensor]:
     return scale, s * (s_b / scale)
 
 
-def group_norm(run: Pairs, call: Pair) -> Any:
-    """`F.group_norm(x, groups, weight, bias, eps)`: a layer norm of each group, and an affine map."""
-    groups, eps = call.get(1, "num_groups"), call.get(4, "eps", 1e-5)
-
-    def written_out(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-        parted = x.reshape(x.shape[0], groups, -1)
-        y = torch.nn.functional.layer_norm(parted, parted.shape[-1:], None, None, eps).reshape(x.shape)
-        shape = (1, -1, *[1] * (x.dim() - 2))
-        y = y if weight is None else y * weight.reshape(shape)
-        return y if bias is None else y + bias.reshape(shape)
-
-    return run.tape.under(written_out, call.get(0, "input"), call.get(2, "weight"), call.get(3, "bias"))
-
-
-def batch_norm(run: Pairs, call: Pair) -> Any:
-    """`F.batch_norm` in evaluation mode: an affine map."""
-    return unruled(run, call) if call.get(5, "training", False) else native(run, call)
-
-
 def norm(run: Pairs, call: Pair) -> Any:
     """The Euclidean norm, written out: the root of a sum of squares."""
     x, order = call.args[0] if call.args else call.kwargs["x"], _order(call)
@@ -152,8 +133,6 @@ _FUSED = "m_c = mean(s) u - mean(c) s_x^2 s_b^2 / mean(s) mean(u mean(c)), u = g
 ROWS = {
     "layer_norm": Row(layer_norm, _FUSED),
     "rms_norm": Row(rms_norm, _FUSED),
-    "group_norm": Row(group_norm, "a layer norm of each group"),
-    "batch_norm": Row(batch_norm, "affine in evaluation mode"),
     "norm": Row(norm, "m_x = m (x + b) / (|x| + |b|)"),
     **dict.fromkeys("var std var_mean std_mean".split(), Row(variance, "centred, squared, averaged")),
 }

@@ -83,16 +83,6 @@ def power(run: Pairs, call: Pair) -> Any:
     return native(run, call) if exponent == 1 else general(quotient, least=0.0)(run, call)
 
 
-def glu(run: Pairs, call: Pair) -> Any:
-    """`F.glu(x, dim)`: half of x times the sigmoid of the other."""
-
-    def written_out(x: Tensor, dim: int = -1) -> Tensor:
-        first, second = x.chunk(2, dim)
-        return first * second.sigmoid()
-
-    return run.tape.under(written_out, call.get(0, "input"), call.get(1, "dim", -1))
-
-
 _POWERS: dict[float, Slope] = {
     2.0: numerics.square,
     3.0: numerics.cube,
@@ -119,7 +109,7 @@ _CLOSED: dict[str, Slope] = {
     "cos": numerics.cos,
 }
 _STRAIGHT = "gelu mish softplus logsigmoid".split()  # but for a stretch round 0
-_SMOOTH = "erf erfc tan asinh atan tanhshrink log1p".split()
+_SMOOTH = "erf erfc tan asinh atan tanhshrink log1p acos asin atanh erfinv".split()
 _ANY_SCALE = "log2 log10".split()
 _BENT = (
     "relu leaky_relu rrelu prelu abs threshold relu6 hardtanh hardswish hardsigmoid hardshrink softshrink elu selu "
@@ -134,5 +124,4 @@ ROWS = {
     **dict.fromkeys(_ANY_SCALE, Row(general(quotient, least=0.0), f"{_LINE}, f' where they are close")),
     **dict.fromkeys(_BENT, Row(general(bent), f"{_LINE}, f' where they are equal")),
     "pow": Row(power, f"{_LINE}, in closed form for the usual exponents"),
-    "glu": Row(glu, "a sigmoid and a product"),
 }
