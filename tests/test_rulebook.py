@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -108,3 +110,29 @@ def test_the_report_and_the_terminal_say_it_of_lrp_only(method, capsys, tmp_path
     page = render.save([made], tmp_path / "map.html").read_text(encoding="utf-8")
     for said in (shown, " ".join(page.split())):
         assert (f"Preset vision: {PRESETS['vision'].implies}." in said) is (method == "lrp")
+
+
+# ---- documents -----------------------------------------------------------------------------------------------------
+
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_readme_has_the_presets_as_they_are():
+    assert dict(
+        re.findall(
+            r"^\| `([\w-]+)` \| ([^|]+) \|$", README.split("| `preset` |")[1].split("\n## ")[0], flags=re.MULTILINE
+        )
+    ) == {name: each.implies for name, each in PRESETS.items()}
+
+
+def test_the_settings_file_in_the_readme_is_one(tmp_path):
+    (text,) = re.findall(r"```toml\n(.*?)```", README, flags=re.DOTALL)
+    file = tmp_path / "settings.toml"
+    file.write_text(text, encoding="utf-8")
+    settings, _ = Settings.resolve(file=file)
+    assert settings.rules == {
+        "convolutions": "gamma",
+        "input": "zB",
+        "*layer.[0-3].*": {"rule": "gamma", "gamma": 0.5},
+    }

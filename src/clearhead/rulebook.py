@@ -55,7 +55,7 @@ RULEBOOK: dict[str, Described] = {
     ),
     "gamma": Described(
         formula="R_i = sum_j f(a_i w_ij) R_j / sum_k f(a_k w_kj), f(p) = p + gamma p where p has the sign of z_j",
-        use="images: convolutions, patches, and layers whose contributions cancel",
+        use="convolutions and patches, for which it was made; in other layers measure it first, with `evaluate`",
         conserves=_BIAS,
         cost="two more products in the backward pass",
         source="Montavon et al. 2019, table 1; for outputs of both signs Andeol et al. 2023",
@@ -63,7 +63,7 @@ RULEBOOK: dict[str, Described] = {
     ),
     "alpha-beta": Described(
         formula="R_i = sum_j (alpha p+_ij / sum_k p+_kj - beta p-_ij / sum_k p-_kj) R_j, beta = alpha - 1, p = a w",
-        use="images, to see what speaks against apart from what speaks for; grows with depth where beta > 0",
+        use="convolutions with ReLU, for which it was made; in transformers measure it first, with `evaluate`",
         conserves=_ONE_SIGN,
         cost="seven more products in the backward pass",
         source="Bach et al. 2015, equation 60",
@@ -71,7 +71,7 @@ RULEBOOK: dict[str, Described] = {
     ),
     "z+": Described(
         formula="R_i = sum_j p+_ij / sum_k p+_kj R_j, p = a w: alpha-beta with alpha = 1",
-        use="images, for a map that shows only where evidence is, not what speaks against",
+        use="as alpha-beta, where only what speaks for an output is to count",
         conserves=_ONE_SIGN,
         cost="three more products in the backward pass",
         source="Montavon et al. 2017, section 4",
@@ -112,7 +112,7 @@ RESIDUAL: dict[str, Described] = {
         use="deep models of images: abs(R_a) + abs(R_b) <= (1 + 2 / residual_gamma) abs(R_y)",
         conserves="yes",
         cost="a few vector operations for each sum",
-        source="the gamma rule for the two terms of a sum",
+        source="the gamma rule for the two terms of a sum; ResLRP, preprint 2026",
         takes=("residual_gamma",),
     ),
 }

@@ -294,6 +294,19 @@ def test_the_range_of_each_channel_follows_the_pixels_into_patches():
     np.testing.assert_allclose(p.sources[0].relevance.flatten(), found.R, rtol=1e-9)
 
 
+@pytest.mark.parametrize("rule", INPUT_RULES)
+def test_a_border_round_the_input_gets_nothing(rule):
+    """The same as the padding of the convolution itself."""
+    x, weight, G = inputs(1, 2, 4, 4), inputs(3, 2, 3, 3, seed=2), inputs(1, 3, 4, 4, seed=3)
+    settings = Settings(rules={"input": rule}, leak="record", low=-9.0, high=9.0)
+    border, own = (
+        propagate(lambda t, f=f: (f(t) * G).sum(), [x], settings)
+        for f in (lambda t: F.conv2d(F.pad(t, (1, 1, 1, 1)), weight), lambda t: F.conv2d(t, weight, padding=1))
+    )
+    np.testing.assert_allclose(border.sources[0].relevance, own.sources[0].relevance, rtol=1e-9, atol=1e-12)
+    assert residual(border) <= 1e-12
+
+
 def test_what_else_reads_the_input_gets_its_gradient_beside():
     x, W = inputs(2, 3), inputs(4, 3, seed=2)
     settings = Settings(rule="0", leak="record", rules={"input": "flat"})

@@ -11,7 +11,8 @@ from torch import Tensor
 # Nodes that only move, copy or leave out entries: relevance crosses them as a gradient does.
 _MOVES = frozenset(
     "View UnsafeView ReshapeAlias Alias Clone Permute Transpose T Squeeze Unsqueeze Split SplitWithSizes Slice Select "
-    "Unbind Unfold Im2Col Expand Index IndexSelect AsStrided ToCopy Tap ReadOnlyTap".split()
+    "Unbind Unfold Im2Col Expand Index IndexSelect AsStrided ToCopy ConstantPadNd Flip Roll PixelUnshuffle Tap "
+    "EntryTap ReadOnlyTap".split()
 )
 
 
@@ -30,7 +31,7 @@ def moved_back(leaf: Tensor, x: Tensor, amount: Tensor) -> Tensor:
 
 
 def moved_along(leaf: Tensor, x: Tensor, values: Tensor) -> Tensor:
-    """Values in the places of `leaf`, in the places of a tensor that holds its entries."""
+    """Values in the places of `leaf`, in the places of a tensor that holds its entries; 0 where it holds others."""
     with torch.enable_grad():
         amount = torch.zeros_like(x).requires_grad_()
         (back,) = torch.autograd.grad(x, leaf, amount, create_graph=True)

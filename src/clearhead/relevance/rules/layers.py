@@ -48,7 +48,8 @@ class Layer(Protocol):
 class Way:
     """One layer on the way back: its input a, output z and the gradient G that arrived, in one type of numbers.
 
-    Without a bias, `bias` is a 0; `range` is between what the input lies, where the rule asks for it.
+    Without a bias, `bias` is a 0. Of a layer that reads the input, `reach` is 1 where a holds the input's entries and
+    0 in a border put round it; `range` is between what they lie, where the rule asks for it.
     """
 
     layer: Layer
@@ -58,15 +59,16 @@ class Way:
     weight: Tensor
     bias: Tensor
     choice: Choice
+    reach: Tensor | None = None
     range: Range | None = None
 
     @classmethod
-    def back(cls, layer: Layer, a: Tensor, z: Tensor, gradient: Tensor, choice: Choice, range_: Range | None) -> Way:
+    def back(cls, layer: Layer, a: Tensor, z: Tensor, gradient: Tensor, choice: Choice, more: _More) -> Way:
         """The way back through a layer; half precision is computed in float32."""
         wide = torch.promote_types(gradient.dtype, torch.float32)
         bias = torch.zeros((), dtype=wide, device=z.device) if layer.bias is None else layer.bias.to(wide)
         a, z, gradient, weight = (x.to(wide) for x in (a, z, gradient, layer.weight))
-        return cls(layer, a, z, gradient, weight, bias, choice, range_)
+        return cls(layer, a, z, gradient, weight, bias, choice, more.reach, more.range)
 
     @property
     def relevance(self) -> Tensor:
@@ -159,14 +161,14 @@ def w2(way: Way) -> Given:
     r"""$R_i = \sum_j w_{ij}^2 R_j / \sum_k w_{kj}^2$. Montavon et al. 2017, "Explaining Nonlinear Classification
     Decisions with Deep Taylor Decomposition", section 4.
     """
-    return _weighed(way, [(torch.ones_like(way.a), way.weight.square())])
+    return _weighed(way, [(_reach(way), way.weight.square())])
 
 
 def flat(way: Way) -> Given:
     r"""$R_i = \sum_j R_j / n_j$ over the $n_j$ inputs that output j sees. Lapuschkin et al. 2019, "Unmasking Clever
     Hans Predictors and Assessing What Machines Really Learn".
     """
-    return _weighed(way, [(torch.ones_like(way.a), torch.ones_like(way.weight))])
+    return _weighed(way, [(_reach(way), torch.ones_like(way.weight))])
 
 
 def z_box(way: Way) -> Given:
@@ -177,6 +179,12 @@ def z_box(way: Way) -> Given:
         raise RuntimeError("The range of the input is known before the rule is used.")
     low, high = way.range
     return _weighed(way, [((way.a - low).clamp(min=0), way.up), ((way.a - high).clamp(max=0), way.down)])
+
+
+def _reach(way: Way) -> Tensor:
+    if way.reach is None:
+        raise RuntimeError("What the layer holds of the input is known before the rule is used.")
+    return way.reach.to(way.a.dtype)
 
 
 def _weighed(way: Way, shares: list[tuple[Tensor, Tensor]]) -> Given:
@@ -213,7 +221,7 @@ class Ruled(Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """The rule, the books, and what is handed back."""
         more: _More = ctx.more
-        way = Way.back(ctx.layer, ctx.a.value, ctx.z.value, gradient, ctx.choice, more.range)
+        way = Way.back(ctx.layer, ctx.a.value, ctx.z.value, gradient, ctx.choice, more)
         given = SHARES[ctx.choice.rule](way)
         passed = torch.zeros_like(way.a) if given.passed is None else given.passed
         passed = ctx.layer.settle(more.account, way.a, passed, given.leaks).to(ctx.a.value.dtype)
@@ -227,6 +235,7 @@ class _More:
 
     account: Account
     straight: Straight | None = None
+    reach: Tensor | None = None
     range: Range | None = None
 
 
@@ -243,14 +252,16 @@ def propagate(run: Run, call: Call, a: Tensor, layer: Layer, choice: Choice) -> 
             f"The rule {choice.rule} belongs to the layer that reads the input; module {account.place.module!r} reads "
             f"what was computed before. Name it {INPUT!r} in `rules`, or give this module another rule."
         )
-    more = _More(account, straight, _range(straight, a, choice) if choice.rule == "zB" else None)
+    reach = straight.along(torch.ones((), dtype=a.dtype, device=a.device))
+    more = _More(account, straight, reach, _range(straight, a, choice) if choice.rule == "zB" else None)
     return Ruled.apply(a, straight.own, held, layer, choice, more)  # type: ignore[no-any-return]
 
 
 def _range(straight: Straight, a: Tensor, choice: Choice) -> Range:
     """Between what the inputs of a layer lie. Raises UsageError where that is not known, or not so."""
     if choice.low is not None and choice.high is not None:
-        low, high = (torch.full((), end, dtype=a.dtype, device=a.device) for end in (choice.low, choice.high))
+        ends = (torch.full((), end, dtype=a.dtype, device=a.device) for end in (choice.low, choice.high))
+        low, high = (straight.along(end) for end in ends)
     elif straight.range is not None:
         low, high = (straight.along(end.to(a.device)) for end in straight.range)
     else:
