@@ -51,7 +51,7 @@ TIMED: list[Row] = [
     ("lxt", "attnlrp"),
 ]
 DEAR: list[Row] = [("captum", GRADIENT), ("captum", INTEGRATED)]  # twenty times as long: in the first rounds only
-WEIGHED: list[Row] = [*TIMED, ("captum", INTEGRATED)]
+WEIGHED: list[Row] = [("captum", INTEGRATED), ("captum", ONE_BATCH)]  # at the shortest length, beside those timed
 SHORT: list[Row] = [("clearhead", GRADIENT), ("clearhead", "tape without rules"), ("clearhead", "attnlrp")]
 SHORT += [("clearhead", name) for name in ("default, pass alone", "explain, attnlrp", "explain, default")]
 STACKED: list[Row] = [("clearhead", GRADIENT), ("clearhead", "epsilon"), ("zennit", GRADIENT), ("zennit", "epsilon")]
@@ -181,8 +181,8 @@ class Measuring:
         return "agreement", length, lambda pool: asked(pool, "relevance", length, AGREEING)
 
     def _weighed(self, length: int) -> Work:
-        more = [("captum", ONE_BATCH)] if length == 128 else []
-        return "memory", length, lambda pool: asked(pool, "peak", length, [*WEIGHED, *more])
+        more = WEIGHED if length == min(self._given.lengths) else []
+        return "memory", length, lambda pool: asked(pool, "peak", length, [*TIMED, *more])
 
     def _raced(self, length: int) -> Work:
         dear = 0 if length > self._given.longest_ig else min(self._given.rounds, max(1, 384 // length))
