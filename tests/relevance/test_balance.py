@@ -27,6 +27,10 @@ def _assigned(x: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
     return y * 2
 
 
+def sampled(x, where):
+    return F.grid_sample(x[None, None], where.reshape(1, 2, 3, 2), align_corners=False)
+
+
 MIXED = {
     "cat": lambda x, c: torch.cat((c, x)),
     "stack": lambda x, c: torch.stack((x, c)),
@@ -78,6 +82,12 @@ MIXED = {
         torch.linalg.solve_triangular((x[:, :3] + 2 * torch.eye(3)).tril(), c, upper=False) * x
     ),
     "solved for": lambda x, c: torch.linalg.solve_triangular((c[:, :3] + 2 * torch.eye(3)).tril(), x, upper=False),
+    "max of two": torch.max,
+    "min with a number": lambda x, c: torch.min(x, torch.tensor(0.1).double()),
+    "grid_sample": sampled,
+    "grid_sample where it says": lambda x, c: sampled(c, x) * x.sum(),
+    "fourier": lambda x, c: torch.fft.fft2(x).real + torch.fft.irfft(torch.fft.rfft(x) * c[:, :3], n=4),
+    "polar": lambda x, c: torch.view_as_real(torch.polar(x, c)),
     "acos": lambda x, c: torch.acos(x.tanh()) * x,
     "complex": lambda x, c: torch.view_as_real(torch.view_as_complex(x.reshape(3, 2, 2)) * torch.polar(c, c)[:, :2]),
     "conv1d": lambda x, c: F.conv1d(x[None], c.reshape(2, 3, 2), torch.ones(2).double()),

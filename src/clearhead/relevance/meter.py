@@ -11,6 +11,7 @@ from torch.autograd import Function
 from torch.autograd.function import FunctionCtx
 
 from clearhead.relevance.numerics import dot, row_dot
+from clearhead.tape import Kept
 
 if TYPE_CHECKING:
     from clearhead.relevance.run import Call, Run
@@ -34,6 +35,22 @@ class Tap(Function):
         (x,) = ctx.saved_tensors
         instead = ctx.seen(x, gradient)
         return (gradient if instead is None else instead), None
+
+
+class EntryTap(Function):
+    """A tap before an operation: what it shows was the model's own and is `kept`, for the model may overwrite it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, seen: Seen, kept: Kept) -> Tensor:
+        """The copy that only the operation sees."""
+        ctx.seen, ctx.kept = seen, kept
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        """Show, and pass on."""
+        instead = ctx.seen(ctx.kept.value, gradient)
+        return (gradient if instead is None else instead), None, None
 
 
 class ReadOnlyTap(Tap):
@@ -102,7 +119,7 @@ def metered(run: Run, call: Call, cause: str, *, share: float = 1.0) -> Any:
         account.book(cause, -dot(x, gradient, account.batch))
 
     def enter(x: Tensor) -> Tensor:
-        tap: Tensor = Tap.apply(x, leaves)
+        tap: Tensor = EntryTap.apply(x, leaves, run.keeper.keep(x))
         return tap if share == 1 else Scale.apply(tap, share)
 
     return tapped(call.changed(enter).native(), arrives)
@@ -131,4 +148,4 @@ def metered_rows(run: Run, call: Call, cause: str) -> Tensor:
         takers = torch.where(torch.isfinite(x) & (y != 0), x, 0)
         return account.settle(takers, gradient.clone(), {cause: full - row_dot(x, gradient)})
 
-    return tapped(call.changed(lambda x: Tap.apply(x, leaves)).native(), arrives)  # type: ignore[no-any-return]
+    return tapped(call.changed(lambda x: EntryTap.apply(x, leaves, run.keeper.keep(x))).native(), arrives)  # type: ignore[no-any-return]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clearhead.relevance import written
+from clearhead.relevance import recurrent, written
 from clearhead.relevance.meter import unruled
 from clearhead.relevance.rules import attention, convolution, linear, norms, pointwise, products, sources
 from clearhead.relevance.run import OTHER, Row
@@ -30,4 +30,5 @@ ROWS = joined(
     attention.ROWS,
     sources.ROWS,
     written.ROWS,
+    recurrent.ROWS,
 )

@@ -67,6 +67,11 @@ def glu(input: Tensor, dim: int = -1) -> Tensor:
     return first * second.sigmoid()
 
 
+def polar(abs: Tensor, angle: Tensor) -> Tensor:
+    """Complex numbers by length and direction."""
+    return torch.complex(abs * angle.cos(), abs * angle.sin())
+
+
 def _by_channel(values: Tensor, x: Tensor) -> Tensor:
     """One value for each channel [C], beside x [N, C, ...]."""
     return values.to(x.dtype).reshape(1, -1, *[1] * (x.dim() - 2))
@@ -97,5 +102,6 @@ ROWS = {
     "group_norm": Row(apart(group_norm), "a layer norm of each group, and an affine map"),
     "batch_norm": Row(by_name(batch_norm), "an affine map of each channel in evaluation mode"),
     "instance_norm": Row(by_name(instance_norm), "a group norm with a group for each channel"),
+    "polar": Row(apart(polar), "a length times a cosine, and times a sine"),
     "glu": Row(apart(glu), "a product with a gate"),
 }

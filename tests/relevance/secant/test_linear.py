@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from clearhead.relevance.rules.sources import FOURIER
 from relevance.secant.books import close, difference_of, pair, seeded_net, shares, weighted
 from relevance.twins import inputs
 
@@ -19,6 +20,12 @@ K3 = inputs(2, 1, 2, 2, 2, seed=8)
 PLACES = torch.tensor([[[0, 2, 1, 1]], [[1, 1, 0, 2]]])
 
 # Functions of x [2, 3, 4].
+
+
+def as_real(y: torch.Tensor) -> torch.Tensor:
+    return torch.view_as_real(y.resolve_conj()) if y.is_complex() else y
+
+
 MAPS = {
     "linear": lambda x: F.linear(x, W, inputs(5, seed=9)),
     "matmul": lambda x: x @ W.T,
@@ -102,6 +109,10 @@ MAPS = {
     "instance_norm, kept statistics": lambda x: F.instance_norm(
         x, C[0, :, 0], C[0, :, 1].abs(), C[0, :, 2], C[0, :, 3], use_input_stats=False
     ),
+    **{name: (lambda x, name=name: as_real(getattr(torch.fft, name[4:])(x))) for name in FOURIER},
+    "complex": lambda x: torch.complex(x, 2 * x).imag,
+    "imag": lambda x: torch.view_as_complex(x.reshape(2, 3, 2, 2)).imag,
+    "grid_sample": lambda x: F.grid_sample(x[None], C.reshape(1, 3, 4, 2), align_corners=False),
     "solve_triangular": lambda x: torch.linalg.solve_triangular(TRIANGLE, x, upper=False),
     "dropout": lambda x: F.dropout(x, 0.5, training=False),
     "clone": lambda x: x.clone().contiguous(),

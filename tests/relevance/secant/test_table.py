@@ -11,6 +11,7 @@ from clearhead.relevance import table as lrp
 from clearhead.relevance.run import OTHER
 from clearhead.relevance.secant.table import ROWS
 from clearhead.tape import Tape
+from relevance import test_recurrent
 from relevance.secant import (
     test_linear,
     test_norms,
@@ -54,6 +55,7 @@ def functions() -> list[tuple[Callable, list[torch.Tensor]]]:
     found += [(f, [y]) for f in (*test_unruled.CURVED.values(), *test_pointwise.STEPS_AND_SAWS.values())]
     found += [(f, [y]) for f, _ in test_overwriting.PAIRS.values()]
     found += [(lambda t: F.group_norm(t, 2), [inputs(2, 4)]), (F.instance_norm, [inputs(2, 3, 4)])]
+    found += [(test_recurrent.layer(name), [x]) for name in test_recurrent.LAYERS]
     found += [(F.embedding, [torch.tensor([0, 2]), y])]
     found += [(lambda t: torch._safe_softmax(t, -1), [y])]
     return [*found, (F.scaled_dot_product_attention, [x, x, x])]

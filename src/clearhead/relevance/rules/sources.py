@@ -30,6 +30,18 @@ def selection(run: Run, call: Call) -> Any:
     return metered(run, call, "constant") if _constants(call) else call.native()
 
 
+def extreme(run: Run, call: Call) -> Any:
+    """`max` and `min`: those of one tensor pass; of two it is a selection."""
+    two = any(isinstance(value, Tensor) for value in (*call.args[1:], call.kwargs.get("other")))
+    return selection(run, call) if two else call.native()
+
+
+def sampled(_: Run, call: Call) -> Any:
+    """`F.grid_sample(x, grid)`: where it is read is a constant, what is read passes."""
+    x, grid, *rest = call.args
+    return Call(call.operation, call.function, (x, grid.detach(), *rest), call.kwargs).native()
+
+
 def writing(run: Run, call: Call) -> Any:
     """`x[i] = v`, `copy_`, `index_add_`, ...: what is kept and what is written pass; constants among them leak."""
     if not _constants(call):
@@ -104,18 +116,22 @@ _HOMOGENEOUS = (
     "expand expand_as broadcast_to repeat repeat_interleave tile getitem select narrow split split_with_sizes chunk "
     "tensor_split unbind index_select gather take take_along_dim masked_select roll flip rot90 tril triu diag diagonal "
     "mean sum nansum cumsum to type_as float double half bfloat16 cpu cuda unfold fold "
-    "max min amax amin topk sort median msort adaptive_max_pool1d max_pool1d max_pool2d max_pool3d avg_pool1d "
+    "amax amin topk sort median msort adaptive_max_pool1d max_pool1d max_pool2d max_pool3d avg_pool1d "
     "avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d interpolate pixel_shuffle positive real atleast_1d "
     "atleast_2d atleast_3d swapaxes T mT H mH ravel as_strided conj resolve_conj resolve_neg meshgrid "
-    "diag_embed trace alias squeeze_copy view_as_real view_as_complex"
+    "diag_embed trace alias squeeze_copy view_as_real view_as_complex complex imag"
 ).split()
+FOURIER = [f"fft_{name}{axes}" for name in "fft ifft rfft irfft".split() for axes in ("", "2", "n")]
+FOURIER += "fft_hfft fft_ihfft fft_fftshift fft_ifftshift".split()
 _READINGS = "eq ne lt le gt ge isnan isinf isfinite item tolist bool int is_nonzero allclose equal".split()
 # Dropout in all its spellings; `native_dropout` gives a mask too and is left to the meter.
 _DROPOUTS = "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout feature_dropout".split()
 
 ROWS = {
     "embedding": Row(embedding, "a source", always=True),
-    **dict.fromkeys((*_HOMOGENEOUS, *_READINGS), AS_IS),
+    **dict.fromkeys((*_HOMOGENEOUS, *FOURIER, *_READINGS), AS_IS),
+    **dict.fromkeys(("max", "min"), Row(extreme, "the chosen passes; a constant that is chosen leaks", ("constant",))),
+    "grid_sampler": Row(sampled, "x as is, the grid a constant"),
     **dict.fromkeys(_DROPOUTS, Row(dropout, "the identity")),
     **dict.fromkeys(
         "where maximum minimum fmax fmin pad constant_pad_nd".split(),

@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.nn.functional import embedding as lookup
 
 from clearhead.lookups import blank
+from clearhead.relevance.rules.sources import FOURIER
 from clearhead.relevance.run import Row
 from clearhead.relevance.secant.carrying import carried, fitted, held
-from clearhead.relevance.secant.linear import NATIVE
+from clearhead.relevance.secant.linear import NATIVE, native
 from clearhead.relevance.secant.meter import unruled
 from clearhead.relevance.secant.numerics import bent
 from clearhead.relevance.secant.pairs import Pair, Pairs
@@ -72,6 +73,11 @@ def chosen(run: Pairs, call: Pair) -> Any:
     return result
 
 
+def sampled(run: Pairs, call: Pair) -> Any:
+    """`F.grid_sample(x, grid)`: linear in what is read, if both inputs read it in the same places."""
+    return unruled(run, call) if dependent(call.get(1, "grid")) else native(run, call)
+
+
 def _axis(call: Pair) -> int:
     names = {"topk": 2, "kthvalue": 2}
     dim = call.get(names.get(call.operation.name, 1), "dim", -1)
@@ -80,7 +86,7 @@ def _axis(call: Pair) -> int:
 
 def _extreme(run: Pairs, call: Pair, result: Tensor) -> Any:
     """The largest or smallest of all, or along axes: the mean of those entries of the input that attain it."""
-    if dependent(call.get(1, "other")):
+    if isinstance(call.get(1, "other"), Tensor):
         return larger(run, call)
     x, other = call.both(0, "input")
     dim = call.get(1, "dim", None)
@@ -146,7 +152,7 @@ _LINEAR = (
     "mean sum nansum cumsum to type_as float double half bfloat16 cpu cuda unfold fold "
     "avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d interpolate pixel_shuffle "
     "positive real atleast_1d atleast_2d atleast_3d swapaxes T mT H mH ravel as_strided conj resolve_conj resolve_neg "
-    "meshgrid diag_embed trace alias squeeze_copy view_as_real view_as_complex "
+    "meshgrid diag_embed trace alias squeeze_copy view_as_real view_as_complex complex imag "
     "where pad constant_pad_nd cat stack hstack vstack dstack column_stack block_diag "
     "setitem copy fill masked_fill index_put index_add index_copy index_fill scatter scatter_add "
     "masked_scatter put slice_scatter select_scatter zero"
@@ -159,7 +165,7 @@ _DROPOUTS = "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_d
 
 ROWS = {
     "embedding": Row(embedding, "a source", always=True),
-    **dict.fromkeys(_LINEAR, NATIVE),
+    **dict.fromkeys((*_LINEAR, *FOURIER), NATIVE),
     **dict.fromkeys(_DROPOUTS, Row(dropout, "the identity")),
     **dict.fromkeys(_CHOICES, Row(choice, "a choice: the baseline follows the input", ("selection",))),
     **dict.fromkeys(
@@ -171,6 +177,7 @@ ROWS = {
         Row(pooled, "chosen values pass; the baseline follows the input's choice", ("selection",)),
     ),
     **dict.fromkeys("maximum minimum fmax fmin".split(), Row(larger, "m_u = m (1 + s) / 2, s the secant of |u - v|")),
+    "grid_sampler": Row(sampled, "linear where the grid is a constant", ("unruled",)),
     "cosine_similarity": Row(cosine_similarity, "two norms and a product"),
     **dict.fromkeys("scatter_reduce msort cdist".split(), Row(unruled, "the gradient", ("unruled",))),
 }
