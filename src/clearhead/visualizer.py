@@ -164,7 +164,7 @@ class AttentionVisualizer:
         is none. Special tokens stay, and what the model produced stays where a text is given.
 
         Any field of `Settings` may be given, among them `method`: `secant` unless told otherwise; `lrp`, also where one
-        of its settings is given (`preset`, `rule`, `epsilon`, `attention`, `reference`, `leak`, `strict`); `auto`, what
+        of its settings is given (`preset`, `rule`, `rules`, `attention`, `leak`, ...: `clearhead rules`); `auto`, what
         `choose` found best for this model; `attention`, `rollout`, `flow`, `gradient-attention`, `value-zeroing` or
         `gradcam`, whose maps are compared with lrp; or one of `FeatureAttributor`. Raises UsageError, ModelError,
         NonFiniteError or UnruledOperationError.
