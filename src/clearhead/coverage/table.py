@@ -59,9 +59,9 @@ def markdown(records: Sequence[Record]) -> str:
     short = [each for each in ran if faults(each)]
     lines = [
         f"{len(records)} model types of {len({each.kind for each in records})} kinds; {len(ran)} can be built from "
-        f"their configuration alone and run by themselves. Promised are a residual <= {RESIDUAL:.0e} and a conservation "
-        f"error <= {CONSERVED:.0e} (float64: {DOUBLE:.0e}), no operation without a rule that loses more than "
-        f"{UNRULED:.0e}, and the same answer under the tape. All of it is kept for:",
+        f"their configuration alone and run by themselves. Promised are a residual <= {RESIDUAL:.0e} and a "
+        f"conservation error <= {CONSERVED:.0e} (float64: {DOUBLE:.0e}), no operation without a rule that loses more "
+        f"than {UNRULED:.0e}, and the same answer under the tape. All of it is kept for:",
         "",
         *[f"* {way}: {_share(ran, way)}" for way in ASKED],
         "",

@@ -119,23 +119,25 @@ class Account:
                 self.book(cause, leak)
             return gradient
         gradient, taken = give_back(a, sum(leaks.values(), torch.zeros_like(next(iter(leaks.values())))), gradient)
-        return self.close(a, gradient, leaks, taken, strew=strew)
-
-    def close(
-        self, a: Tensor, gradient: Tensor, leaks: Mapping[str, Tensor], taken: Tensor, *, strew: bool = False
-    ) -> Tensor:
-        r"""Book what was taken back and what was not; what is strewn goes to all entries of `a` along its first axis.
-
-        Each takes a share of $|a_i G_i|$, so that nothing gets relevance that had none.
-        """
+        if strew:
+            return self.close(a, gradient, leaks, taken)
         for cause, leak in leaks.items():
             self.ledger.book(cause, self.place, leak.masked_fill(~taken, 0), returned=True)
-        if strew and not bool(taken.all()):
-            left = {cause: leak.masked_fill(taken, 0) for cause, leak in leaks.items()}
-            gradient, taken = strewn(a, gradient, sum(left.values(), torch.zeros_like(next(iter(left.values())))))
-            for cause, leak in left.items():
-                self.ledger.book(cause, self.place, leak.masked_fill(~taken, 0), returned=True)
-            leaks = left
-        for cause, leak in leaks.items():
             self.book(cause, leak.masked_fill(taken, 0))
+        return gradient
+
+    def close(self, a: Tensor, gradient: Tensor, leaks: Mapping[str, Tensor], taken: Tensor) -> Tensor:
+        r"""Book what was `taken` back; what was not is strewn among the entries of `a` of its place on the first axis.
+
+        Each takes a share of $|a_i G_i|$, so that nothing gets relevance that had none; where nothing has, it is lost.
+        """
+        if a.device.type == "cpu" and bool(taken.all()):  # elsewhere the question would cost more than the answer
+            for cause, leak in leaks.items():
+                self.ledger.book(cause, self.place, leak, returned=True)
+            return gradient
+        left = {cause: leak.masked_fill(taken, 0) for cause, leak in leaks.items()}
+        gradient, also = strewn(a, gradient, sum(left.values(), torch.zeros_like(next(iter(left.values())))))
+        for cause, leak in leaks.items():
+            self.ledger.book(cause, self.place, leak.masked_fill(~(taken | also), 0), returned=True)
+            self.book(cause, left[cause].masked_fill(also, 0))
         return gradient

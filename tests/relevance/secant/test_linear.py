@@ -110,7 +110,7 @@ MAPS = {
         x, C[0, :, 0], C[0, :, 1].abs(), C[0, :, 2], C[0, :, 3], use_input_stats=False
     ),
     **{name: (lambda x, name=name: as_real(getattr(torch.fft, name[4:])(x))) for name in FOURIER},
-    "complex": lambda x: torch.complex(x, 2 * x).imag,
+    "complex of two": lambda x: torch.complex(x, 2 * x).imag,
     "imag": lambda x: torch.view_as_complex(x.reshape(2, 3, 2, 2)).imag,
     "grid_sample": lambda x: F.grid_sample(x[None], C.reshape(1, 3, 4, 2), align_corners=False),
     "solve_triangular": lambda x: torch.linalg.solve_triangular(TRIANGLE, x, upper=False),

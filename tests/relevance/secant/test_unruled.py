@@ -69,7 +69,7 @@ class Own(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x):
         ctx.save_for_backward(x)
-        x = x.detach()  # so that its parts tell nothing
+        x = torch.from_numpy(x.detach().numpy().copy())  # out of sight
         return x * x.sigmoid()
 
     @staticmethod

@@ -86,7 +86,7 @@ def _settled(
     sizes, _ = _linear(call, a.abs(), ones, None)
     share, taken = fair_shares(sum(leaks.values(), torch.zeros_like(sizes)), sizes)
     _, spread = _linear(call, a.abs(), ones, share)
-    return account.close(a, torch.addcmul(passed, a.sign(), spread), leaks, taken, strew=True)
+    return account.close(a, torch.addcmul(passed, a.sign(), spread), leaks, taken)
 
 
 def _linear(call: Call, a: Tensor, weight: Tensor, gradient: Tensor | None) -> tuple[Tensor, Tensor]:
