@@ -65,7 +65,7 @@ def markdown(records: Sequence[Record]) -> str:
         "",
         *[f"* {way}: {_share(ran, way)}" for way in ASKED],
         "",
-        *_section("Fall short", ["type", "kind", "where", "what"], _short(short)),
+        *_section("Fall short", ["type", "kind", "what"], _short(short)),
         *_section("Explained", ["type", "kind", *_heads(), "seconds"], [_row(each) for each in ran]),
         *_section(
             "Not run", ["type", "kind", "reason"], [[e.model_type, e.kind, e.reason] for e in records if not e.books]
@@ -86,9 +86,8 @@ def _section(title: str, heads: list[str], rows: list[list[str]]) -> list[str]:
 
 def _short(records: Sequence[Record]) -> list[list[str]]:
     return [
-        [each.model_type, each.kind, f"{fault.way}, {fault.dtype}", fault.said]
+        [each.model_type, each.kind, "; ".join(f"{fault.way}, {fault.dtype}: {fault.said}" for fault in faults(each))]
         for each in records
-        for fault in faults(each)
     ]
 
 

@@ -25,7 +25,7 @@ _IN_PLACE_OPERATORS = {"add", "sub", "mul", "div", "idiv", "truediv", "pow", "ma
 
 # Attributes and questions that give no differentiable tensor, or a plain view of one: the hot path of every model.
 _QUESTIONS = frozenset(
-    "size dim ndimension stride numel nelement is_floating_point is_complex is_contiguous numpy __len__ __index__ "
+    "size dim ndimension stride numel nelement is_floating_point is_complex is_contiguous __len__ __index__ "
     "__repr__ __format__ __hash__ __contains__ __setstate__ __reduce_ex__ __get__ __set__ __delete__ data_ptr "
     "element_size get_device requires_grad_ retain_grad register_hook storage untyped_storage is_same_size type "
     "is_tensor has_names backward result_type can_cast".split()

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from clearhead.config import Settings
+from clearhead.relevance.secant import difference
 from relevance.secant.books import causes, close, difference_of, gap, pair, weighted
 from relevance.twins import inputs
 
@@ -198,3 +200,20 @@ def test_a_mixture_of_experts(far):
     p = difference_of(weighted(mixture), [x], [x + far * inputs(5, 6, seed=8)], leaks=far > 1)
     assert causes(p) == ({"selection"} if far > 1 else set())
     assert math.isfinite(p.base)
+
+
+@pytest.mark.parametrize("detached", [True, False])
+def test_a_model_may_look_at_numbers_outside_of_torch(detached):
+    """The baseline follows what the input's numbers say; what is left open is a selection, named and in the books."""
+    x, b = inputs(3, 4).abs(), inputs(3, 4, seed=9).abs() + 2
+
+    def f(t):
+        size = (t.detach() if detached else t).numpy()
+        return (t * float(size.max())).sum()
+
+    p = difference(f, [x], [b], Settings(method="secant"))
+    given = float(p.sources[0].relevance.sum())
+    assert p.value == pytest.approx(float((x * x.max()).sum()))
+    assert p.base == pytest.approx(float((b * b.max()).sum()))
+    assert {entry.cause for entry in p.ledger} == {"selection"}
+    assert given + sum(entry.relevance for entry in p.ledger) == pytest.approx(p.value - p.base)

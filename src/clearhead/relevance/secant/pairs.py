@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -112,7 +113,7 @@ class Pairs:
         if isinstance(result, (list, tuple)):
             for mine, theirs in zip(result, other, strict=False):
                 self.paired(mine, theirs, call)
-        elif result is not None and isinstance(result, (int, float)) and result != other:
+        elif isinstance(result, (int, float, np.ndarray)) and np.any(np.not_equal(result, other)):
             self.part(call, "selection")
         return result
 

@@ -159,7 +159,7 @@ _LINEAR = (
 ).split()
 _CHOICES = (
     "eq ne lt le gt ge isnan isinf isfinite argmax argmin argsort nonzero any all count_nonzero bool int long item "
-    "tolist is_nonzero allclose equal"
+    "tolist is_nonzero allclose equal numpy"
 ).split()
 _DROPOUTS = "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout feature_dropout".split()
 
