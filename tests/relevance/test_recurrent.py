@@ -21,6 +21,12 @@ LAYERS = {
     "tanh": lambda: nn.RNN(4, 3),
     "relu": lambda: nn.RNN(4, 3, nonlinearity="relu", bidirectional=True),
 }
+CELLS = {
+    "lstm_cell": lambda: nn.LSTMCell(4, 3),
+    "gru_cell": lambda: nn.GRUCell(4, 3, bias=False),
+    "tanh_cell": lambda: nn.RNNCell(4, 3),
+    "relu_cell": lambda: nn.RNNCell(4, 3, nonlinearity="relu"),
+}
 SECANT = Settings(method="secant")
 
 
@@ -48,6 +54,27 @@ def test_the_books_close_and_the_value_is_torchs_own(name, settings):
     assert p.value == pytest.approx(float(read(net)(x)), rel=1e-12)
     assert residual(p) < 1e-12
     assert all(cause != "unruled" for cause, _ in booked(p))
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_a_cell_is_a_layer_of_one_step(name):
+    """The same weights in a layer, for a sequence of one: the same relevance."""
+    torch.manual_seed(0)
+    one = lively(CELLS[name]().double()).requires_grad_(False)
+    kind = {"lstm_cell": nn.LSTM, "gru_cell": nn.GRU}.get(name, nn.RNN)
+    more = {"nonlinearity": "relu"} if name == "relu_cell" else {}
+    whole = kind(4, 3, bias=one.bias, **more).double().requires_grad_(False)
+    whole.load_state_dict({f"{key}_l0": value for key, value in one.state_dict().items()})
+    weights, x = inputs(2, 3, seed=5), inputs(2, 4)
+
+    def single(t):
+        found = one(t)
+        return ((found[0] if isinstance(found, tuple) else found) * weights).sum()
+
+    found = propagate(single, [x], Settings(), model=one)
+    layered = propagate(lambda t: (whole(t[None])[0][0] * weights).sum(), [x], Settings(), model=whole)
+    close(found.sources[0].relevance, layered.sources[0].relevance)
+    assert difference(single, [x], [inputs(2, 4, seed=9)], SECANT, model=one).ledger == ()
 
 
 @pytest.mark.parametrize("name", LAYERS)

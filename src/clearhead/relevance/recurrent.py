@@ -102,10 +102,28 @@ def recurrent(step: Step) -> Callable[[Run, Call], Any]:
     return apply
 
 
+def cell(step: Step) -> Callable[[Run, Call], Any]:
+    """The row of a single step: `(input, hx, w_ih, w_hh, b_ih, b_hh)`."""
+
+    def once(x: Tensor, hx: Any, *weights: Tensor | None) -> Any:
+        held = [weight for weight in weights if weight is not None]
+        found = step(x, (hx,) if isinstance(hx, Tensor) else tuple(hx), held)
+        return found if len(found) > 1 else found[0]
+
+    def apply(run: Run, call: Call) -> Any:
+        return run.tape.under(once, *call.args, **call.kwargs)
+
+    return apply
+
+
 _LOOP = "a loop over its steps; gates are constants under lrp"
 ROWS = {
     "lstm": Row(recurrent(lstm_step), _LOOP),
     "gru": Row(recurrent(gru_step), _LOOP),
+    "lstm_cell": Row(cell(lstm_step), _LOOP),
+    "gru_cell": Row(cell(gru_step), _LOOP),
+    "rnn_tanh_cell": Row(cell(plain_step(torch.tanh)), _LOOP),
+    "rnn_relu_cell": Row(cell(plain_step(torch.relu)), _LOOP),
     "rnn_tanh": Row(recurrent(plain_step(torch.tanh)), _LOOP),
     "rnn_relu": Row(recurrent(plain_step(torch.relu)), _LOOP),
 }

@@ -67,6 +67,12 @@ def glu(input: Tensor, dim: int = -1) -> Tensor:
     return first * second.sigmoid()
 
 
+def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """A product of two with a matrix between them for each output."""
+    y = torch.einsum("...i,oij,...j->...o", input1, weight, input2)
+    return y if bias is None else y + bias
+
+
 def polar(abs: Tensor, angle: Tensor) -> Tensor:
     """Complex numbers by length and direction."""
     return torch.complex(abs * angle.cos(), abs * angle.sin())
@@ -102,6 +108,7 @@ ROWS = {
     "group_norm": Row(apart(group_norm), "a layer norm of each group, and an affine map"),
     "batch_norm": Row(by_name(batch_norm), "an affine map of each channel in evaluation mode"),
     "instance_norm": Row(by_name(instance_norm), "a group norm with a group for each channel"),
+    "bilinear": Row(apart(bilinear), "a product with a matrix for each output, and a bias"),
     "polar": Row(apart(polar), "a length times a cosine, and times a sine"),
     "glu": Row(apart(glu), "a product with a gate"),
 }

@@ -61,6 +61,7 @@ PRODUCTS = {
     "einsum of heads": (lambda u, v: torch.einsum("bhd,bsd->bhs", u, v), (1, 2, 2), (1, 2, 2)),
     "einsum with a constant": (lambda u, v: torch.einsum("i,oij,j->o", u, W, v), (2,), (2,)),
     "tensordot": (lambda u, v: torch.tensordot(u, v, dims=1), (2, 2), (2, 2)),
+    "F.bilinear": (lambda u, v: F.bilinear(u, v, W, W[0, 0]), (1, 2), (1, 2)),
     "bilinear, composed": (lambda u, v: (torch.matmul(u, W) * v).sum(-1), (1, 2), (2, 2)),
     "F.linear": (F.linear, (2, 2), (2, 2)),
     "conv1d": (F.conv1d, (1, 1, 4), (2, 1, 2)),

@@ -108,11 +108,16 @@ def scale_and_mean(_: Run, call: Call) -> tuple[Tensor, Tensor]:
 CONSTANT = Row(constant, "a constant: passes nothing, takes nothing")
 _SCALES = "rsqrt sqrt std var norm reciprocal cdist logsumexp"
 _OUTSIDE = "numpy"  # what leaves torch
+# New tensors, for which only shape and type of the given one count.
+FACTORIES = (
+    "zeros_like ones_like full_like empty_like rand_like randn_like randint_like "
+    "new_zeros new_ones new_full new_empty new_tensor"
+)
 _GATES = "exp exp2 sigmoid softplus logsigmoid hardsigmoid cos acos log log2 log10 erfc"
 
 ROWS = {
     "layer_norm": Row(layer_norm, "y = g (x - mean) [1/std] + b: G_x = u - mean(u), u = g G / std", ("norm bias",)),
     "rms_norm": Row(rms_norm, "y = g x [1/rms]: G_x = g G / rms"),
     **dict.fromkeys(("std_mean", "var_mean"), Row(scale_and_mean, "the scale a constant, the mean as is")),
-    **dict.fromkeys(" ".join((_SCALES, _GATES, _OUTSIDE)).split(), CONSTANT),
+    **dict.fromkeys(" ".join((_SCALES, _GATES, _OUTSIDE, FACTORIES)).split(), CONSTANT),
 }

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import embedding as lookup
 
 from clearhead.lookups import blank
+from clearhead.relevance.rules.norms import CONSTANT, FACTORIES
 from clearhead.relevance.rules.sources import FOURIER
 from clearhead.relevance.run import Row
 from clearhead.relevance.secant.carrying import carried, fitted, held
@@ -166,6 +167,7 @@ _DROPOUTS = "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_d
 ROWS = {
     "embedding": Row(embedding, "a source", always=True),
     **dict.fromkeys((*_LINEAR, *FOURIER), NATIVE),
+    **dict.fromkeys(FACTORIES.split(), CONSTANT),
     **dict.fromkeys(_DROPOUTS, Row(dropout, "the identity")),
     **dict.fromkeys(_CHOICES, Row(choice, "a choice: the baseline follows the input", ("selection",))),
     **dict.fromkeys(
