@@ -177,6 +177,7 @@ def test_strict_refuses_what_has_no_rule() -> None:
         def __init__(self) -> None:
             super().__init__()
             self.inner = Inner()
+            self.register_buffer("weight", torch.ones(1))
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.inner(x)
@@ -277,6 +278,7 @@ def test_nan_in_the_relevance_alone_is_named() -> None:
         def __init__(self) -> None:
             super().__init__()
             self.root = Root()
+            self.register_buffer("weight", torch.ones(1))
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.root(x - x)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from clearhead.maps import Recipe, Target
@@ -169,12 +171,31 @@ class Question:
         training = [module for module in self.model.modules() if module.training]
         for module in training:
             module.training = False
-        note = "The model was in training mode; it is explained as in evaluation mode, without dropout."
+        notes: tuple[str, ...] = (TRAINING,) if training else ()
+        if any(map(_compiled, self.model.modules())):
+            notes += (COMPILED,)
         try:
-            yield (note,) if training else ()
+            with _uncompiled():
+                yield notes
         finally:
             for module in training:
                 module.training = True
+
+
+TRAINING = "The model was in training mode; it is explained as in evaluation mode, without dropout."
+COMPILED = "Parts of the model are compiled; they are explained as they are without that, operation by operation."
+
+
+def _compiled(module: nn.Module) -> bool:
+    return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+
+
+def _uncompiled() -> AbstractContextManager[Any]:
+    """What was compiled runs as it was written, for a while; a compiler that nobody loaded stays so."""
+    if "torch._dynamo" not in sys.modules:
+        return nullcontext()
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
 
 
 def uncached(model: nn.Module, tensors: Mapping[str, Any]) -> dict[str, Any]:

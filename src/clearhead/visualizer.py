@@ -28,6 +28,7 @@ from clearhead.subjects import (
     Score,
     Subject,
     Wanted,
+    accepted,
     check_kinds,
     check_pooling,
     check_task,
@@ -68,7 +69,8 @@ class AttentionVisualizer:
         config: str | Path | None = None,
         **settings: Any,
     ) -> None:
-        """Raises UsageError for an unknown task, pooling or setting, ModelError for a head that is not known."""
+        """Raises UsageError for an unknown task, pooling or setting, ModelError for what cannot be explained."""
+        model, notes = accepted(model)
         path = str(getattr(getattr(model, "config", None), "_name_or_path", ""))
         loaded = Loaded(
             model=model,
@@ -76,6 +78,7 @@ class AttentionVisualizer:
             name=name or path or type(model).__name__,
             task=check_task(task) or (task_of(model) if processor is not None else TENSORS),
             pooling=check_pooling(pooling) or "mean",
+            warnings=notes,
         )
         self._open(loaded, config, settings)
 

@@ -1,5 +1,6 @@
 """A model with its processor: loading, tasks, inputs to units, targets, questions."""
 
+from clearhead.subjects.accepting import accepted
 from clearhead.subjects.baselines import COMPARING, OPERATORS, REMOVING
 from clearhead.subjects.comparing import Compared
 from clearhead.subjects.joining import length, repeated, shape
@@ -22,6 +23,7 @@ __all__ = [
     "Score",
     "Subject",
     "Wanted",
+    "accepted",
     "check_kinds",
     "check_pooling",
     "check_task",
