@@ -36,7 +36,7 @@ def accepted(model: Any) -> tuple[nn.Module, tuple[str, ...]]:
                 "whose weights are quantised but whose activations are not."
             )
     weights = list(chain(found.parameters(), found.buffers()))
-    if not weights and not any(_elsewhere(found)):
+    if not weights and next(_elsewhere(found), None) is None:
         raise ModelError(
             f"A model has parameters or buffers; {type(found).__name__} has none. If it wraps a model, keep that as an "
             "attribute, so that its weights are known."
