@@ -10,7 +10,7 @@ VOCABULARY, LAYERS, PATCHES = 128, 4, 4
 
 # What the name of a field says it counts: the first that matches. Fields that match nothing are left alone.
 ROLES: dict[str, re.Pattern[str]] = {
-    role: re.compile(rf"^(?:{pattern})$")
+    role: re.compile(rf"^(?:{pattern})s?$")
     for role, pattern in {
         "vocabulary": r"(\w+_)?(vocab_size|codebook_size|n_vocab|n_token|vocab_size_per_\w+)",
         "position": r"max_position_embeddings|n_positions|n_ctx"
