@@ -139,7 +139,7 @@ def _books(model: nn.Module, given: Mapping[str, Any], settings: Mapping[str, An
     except Exception as error:  # whatever stands in the way is what the table is for
         return Books(error=said("explained", error))
     seconds = time.perf_counter() - start
-    pairs = [(a, b) for a, b in zip(own, answers, strict=True)] if len(own) == len(answers) else []
+    pairs = [(a, b.detach()) for a, b in zip(own, answers, strict=True)] if len(own) == len(answers) else []
     books = Books(
         value=found.value,
         conservation_error=found.conservation_error,
