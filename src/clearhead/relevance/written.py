@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any
@@ -73,6 +74,32 @@ def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None
     return y if bias is None else y + bias
 
 
+def flex_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    score_mod: Callable[..., Tensor],
+    block_mask: tuple[Any, ...],
+    scale: float,
+    kernel_options: dict[str, Any],
+    score_buffers: tuple[Any, ...] = (),
+    mask_buffers: tuple[Any, ...] = (),
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Attention with scores changed and hidden by functions of batch, head and both places; all places at once."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    scores = query @ key.transpose(-2, -1) * scale
+    places = [
+        torch.arange(size, device=query.device).reshape([-1 if n == axis else 1 for n in range(4)])
+        for axis, size in enumerate(scores.shape)
+    ]
+    scores = score_mod(scores, *places, *score_buffers)
+    scores = scores.masked_fill(~block_mask[-1](*places, *mask_buffers), -math.inf)
+    held = scores.detach()
+    sums, largest = held.logsumexp(-1) / math.log(2), held.amax(-1) / math.log(2)
+    return torch._safe_softmax(scores, -1).to(value.dtype) @ value, sums, largest
+
+
 def polar(abs: Tensor, angle: Tensor) -> Tensor:
     """Complex numbers by length and direction."""
     return torch.complex(abs * angle.cos(), abs * angle.sin())
@@ -109,6 +136,7 @@ ROWS = {
     "batch_norm": Row(by_name(batch_norm), "an affine map of each channel in evaluation mode"),
     "instance_norm": Row(by_name(instance_norm), "a group norm with a group for each channel"),
     "bilinear": Row(apart(bilinear), "a product with a matrix for each output, and a bias"),
+    "flex_attention": Row(apart(flex_attention), "scores, softmax and a product with the values"),
     "polar": Row(apart(polar), "a length times a cosine, and times a sine"),
     "glu": Row(apart(glu), "a product with a gate"),
 }

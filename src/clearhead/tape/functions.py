@@ -96,12 +96,11 @@ def _forward(function: type[Custom]) -> Function:
 # ---- where torch asks ----------------------------------------------------------------------------------------------
 
 Asked = Callable[[], Any]
-CHECKPOINT = "_checkpoint_without_reentrant_generator"
 
 _lock = threading.Lock()
 _watches = 0
 _apply = Custom.__dict__["apply"]
-_generator: list[tuple[ModuleType, Any]] = []
+_replaced: list[tuple[ModuleType, str, Any]] = []
 
 
 def watch(asked: Asked) -> None:
@@ -112,11 +111,12 @@ def watch(asked: Asked) -> None:
         if _watches > 1:
             return
         Custom.apply = classmethod(_applied(asked))  # type: ignore[assignment, method-assign]
-        checkpoints = sys.modules.get("torch.utils.checkpoint")
-        if checkpoints is not None and hasattr(checkpoints, CHECKPOINT):
-            own = getattr(checkpoints, CHECKPOINT)
-            _generator.append((checkpoints, own))
-            setattr(checkpoints, CHECKPOINT, _checkpointed(asked, own))
+        for (path, name), instead in _INSTEAD.items():
+            module = sys.modules.get(path)
+            if module is not None and hasattr(module, name):
+                own = getattr(module, name)
+                _replaced.append((module, name, own))
+                setattr(module, name, instead(asked, own))
 
 
 def unwatch() -> None:
@@ -126,8 +126,9 @@ def unwatch() -> None:
         _watches -= 1
         if not _watches:
             Custom.apply = _apply  # type: ignore[method-assign]
-            while _generator:
-                setattr(_generator[-1][0], CHECKPOINT, _generator.pop()[1])
+            while _replaced:
+                module, name, own = _replaced.pop()
+                setattr(module, name, own)
 
 
 def _applied(asked: Asked) -> Callable[..., Any]:
@@ -149,3 +150,20 @@ def _checkpointed(asked: Asked, own: Callable[..., Iterator[None]]) -> Callable[
             yield
 
     return generator
+
+
+def _unchecked(asked: Asked, own: Callable[..., None]) -> Callable[..., None]:
+    """Whether a kernel has a way back does not matter to a tape, which takes it apart."""
+
+    def check(*args: Any, **kwargs: Any) -> None:
+        if asked() is None:
+            own(*args, **kwargs)
+
+    return check
+
+
+# Functions of torch that are no operations, and what stands in their place under a tape.
+_INSTEAD: dict[tuple[str, str], Callable[[Asked, Any], Any]] = {
+    ("torch.utils.checkpoint", "_checkpoint_without_reentrant_generator"): _checkpointed,
+    ("torch.nn.attention.flex_attention", "_validate_device"): _unchecked,
+}

@@ -7,6 +7,14 @@ from weakref import WeakSet
 from torch import Tensor
 
 
+def address(tensor: Tensor) -> int:
+    """Where the memory of a tensor lies; 0 for one inside `torch.vmap`, which has none of its own."""
+    try:
+        return tensor.untyped_storage().data_ptr()
+    except NotImplementedError:
+        return 0
+
+
 class Kept:
     """A value as it was when it was kept."""
 
@@ -28,11 +36,11 @@ class Keeper:
     def keep(self, tensor: Tensor) -> Kept:
         """Keep the present value of a tensor."""
         kept = Kept(tensor.detach())
-        self._by_storage.setdefault(tensor.untyped_storage().data_ptr(), WeakSet()).add(kept)
+        self._by_storage.setdefault(address(tensor), WeakSet()).add(kept)
         return kept
 
     def spare(self, written: object) -> None:
         """Called before `written` is overwritten: whatever is kept of its memory is copied first."""
         if isinstance(written, Tensor):
-            for kept in self._by_storage.pop(written.untyped_storage().data_ptr(), ()):
+            for kept in self._by_storage.pop(address(written), ()):
                 kept.value = kept.value.clone()
