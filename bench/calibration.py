@@ -3,8 +3,9 @@
     python -m bench.calibration --sst2 ../shared/data/sst2 --kept kept
 
 Truth is what the whole half says of a method, with both ways of removing: good ones have at least 0.9 of the largest
-mean dA, bad ones at most 0.3 of it. A verdict on one prediction is right if it trusts a good method, and does not
-trust a bad one; a threshold is chosen to make the mean of both rates largest on inputs at even places.
+mean dA, bad ones at most 0.3 of it. A verdict on one prediction is right if it trusts a good method, and does not trust
+a bad one; a threshold is chosen to make the mean of both rates largest on inputs at even places. What `bench.methods`
+kept in the same folder is not measured again.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bench.methods import CHEAP, Task, judged, tasks
-from clearhead.checks import Choices, evaluation
+from bench.methods import CHEAP, CHOICES, Task, judged, tasks
+from clearhead.checks import evaluation
 from clearhead.checks.validating import verdicts
 from clearhead.validations import Evaluation, Thresholds, Validation
 
@@ -95,13 +96,14 @@ def main() -> None:
     parser.add_argument("--sst2", type=Path, help="the folder with dev.tsv")
     parser.add_argument("--multi30k", type=Path, help="the folder with test_2016_flickr.en.gz")
     parser.add_argument("--inputs", type=int, default=100, help="of each model")
+    parser.add_argument("--only", help="one model: sentiment, digits or translate")
     parser.add_argument("--kept", type=Path, metavar="FOLDER", help="finished work lies here")
     given = parser.parse_args()
     given.sentences, given.digits, given.translations, given.dear = given.inputs, given.inputs, given.inputs // 4, 0
     torch.set_num_threads(1)
-    choices = Choices(steps=0, sets=0)
     for task in tasks(given):
-        reported(task, judged(task, CHEAP, len(task.inputs), given.kept, choices))
+        if given.only in (None, task.model):
+            reported(task, judged(task, CHEAP, len(task.inputs), given.kept, CHOICES))
 
 
 if __name__ == "__main__":
