@@ -144,8 +144,9 @@ SINGLE = torch.float32
 
 def test_the_largest_score_of_the_last_position_is_explained():
     logits = torch.tensor([[[9.0, 0.0], [1.0, -3.0]]])
-    assert scalar(transformers.modeling_outputs.CausalLMOutput(logits=logits)) == -3
-    assert scalar({"loss": torch.tensor(7.0), "y": torch.ones(1, 4)}).dim() == 0
+    assert scalar(transformers.modeling_outputs.CausalLMOutput(logits=logits), [logits]) == -3
+    y = torch.tensor([[3.0, 4.0]])
+    assert scalar({"loss": torch.tensor(7.0), "y": y}, [torch.tensor(7.0), y]) == 5
 
 
 @pytest.mark.parametrize(

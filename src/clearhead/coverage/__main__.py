@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Read the arguments, measure, and write the tables; 1 if a type that ran falls short."""
     parser = argparse.ArgumentParser(prog="python -m clearhead.coverage", description=__doc__)
     parser.add_argument("--kind", choices=[*KINDS], action="append", help="only models of this kind; may be repeated")
-    parser.add_argument("--only", metavar="PATTERN", action="append", help="only types that match, such as 'gpt*'")
+    parser.add_argument("--only", metavar="PATTERN", action="append", help="only types that match, such as '*lm*'")
     parser.add_argument("--kept", type=Path, metavar="FILE", help="finished types lie here, so that a run goes on")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write coverage.md and coverage.json there")
     parser.add_argument("--seconds", type=float, default=120, help="at most, for each type")

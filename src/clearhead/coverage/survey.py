@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -127,14 +127,15 @@ def _explained(model: nn.Module, given: Mapping[str, Any]) -> dict[str, Books]:
 def _books(model: nn.Module, given: Mapping[str, Any], settings: Mapping[str, Any]) -> Books:
     """The books of one way, and how far the model's answer under the tape is from its own."""
     answers: list[Tensor] = []
+    own: list[Tensor] = []
 
     def target(output: Any) -> Tensor:
         answers[:] = [each.detach() for each in tensors(output)]
-        return scalar(output)
+        return scalar(output, own)
 
     start = time.perf_counter()
     try:
-        own = list(tensors(plainly(model, given)))
+        own[:] = tensors(plainly(model, given))
         found: RelevanceMap = AttentionVisualizer(model).explain(dict(given), target=target, **settings)
     except Exception as error:  # whatever stands in the way is what the table is for
         return Books(error=said("explained", error))
@@ -155,19 +156,23 @@ def _books(model: nn.Module, given: Mapping[str, Any], settings: Mapping[str, An
     return books
 
 
-def scalar(output: Any) -> Tensor:
-    """What is explained: the largest score of the last position by size, or a random mix of all numbers."""
+def scalar(output: Any, own: Sequence[Tensor]) -> Tensor:
+    """What is explained: the largest score of the last position by size, or how far the numbers go in their direction.
+
+    That direction is the one of the model's `own` answer by itself, so that the value is its length, never near 0.
+    """
     every = list(tensors(output))
-    y = next((each for each in every if each.numel() > 1), every[0])
+    n = next((n for n, each in enumerate(every) if each.numel() > 1), 0)
+    y = every[n]
     logits = getattr(output, "logits", None)
     if isinstance(logits, Tensor) and logits.dim() in (2, 3):
         scores = logits[0] if logits.dim() == 2 else logits[0, -1]
         return scores[int(scores.detach().abs().argmax())]
     if not y.dim():
         return y
-    weights = torch.randn(y[0].shape, generator=torch.Generator().manual_seed(3)).to(y)
-    mixed: Tensor = (y[0] * weights).sum() / weights.numel() ** 0.5
-    return mixed
+    weights = own[n][0].to(y) / own[n][0].to(y).norm()
+    length: Tensor = (y[0] * weights).sum()
+    return length
 
 
 # ---- double precision ----------------------------------------------------------------------------------------------

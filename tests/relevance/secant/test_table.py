@@ -70,7 +70,8 @@ FACTORY = set(FACTORIES.split())
 SPELLINGS = set(
     "swapaxes H mH conj real resolve_conj resolve_neg positive alias squeeze_copy float half bfloat16 cuda tolist "
     "item equal allclose is_nonzero isnan isinf isfinite msort feature_dropout view_as_complex view_as_real "
-    "_softmax _grouped_mm grouped_mm numpy".split()
+    "_softmax _grouped_mm grouped_mm numpy unique "
+    "unique_consecutive flex_attention".split()
 )
 
 

@@ -107,7 +107,7 @@ def scale_and_mean(_: Run, call: Call) -> tuple[Tensor, Tensor]:
 
 CONSTANT = Row(constant, "a constant: passes nothing, takes nothing")
 _SCALES = "rsqrt sqrt std var norm reciprocal cdist logsumexp"
-_OUTSIDE = "numpy"  # what leaves torch
+_OUTSIDE = "numpy unique unique_consecutive"  # what leaves torch, or counts
 # New tensors, for which only shape and type of the given one count.
 FACTORIES = (
     "zeros_like ones_like full_like empty_like rand_like randn_like randint_like "

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clearhead.relevance.meter import metered
+from clearhead.relevance.meter import metered, metered_rows
 from clearhead.relevance.run import AS_IS, Call, Row, Run
 from clearhead.tape import dependent
 
@@ -33,7 +33,10 @@ def selection(run: Run, call: Call) -> Any:
 def extreme(run: Run, call: Call) -> Any:
     """`max` and `min`: those of one tensor pass; of two it is a selection."""
     two = any(isinstance(value, Tensor) for value in (*call.args[1:], call.kwargs.get("other")))
-    return selection(run, call) if two else call.native()
+    if not two:
+        return call.native()
+    (x, *others), shape = call.dependents(), torch.broadcast_shapes(*(each.shape for each in call.args[:2]))
+    return selection(run, call) if others or x.shape != shape else metered_rows(run, call, "constant")
 
 
 def sampled(_: Run, call: Call) -> Any:

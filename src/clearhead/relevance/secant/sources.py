@@ -160,7 +160,7 @@ _LINEAR = (
 ).split()
 _CHOICES = (
     "eq ne lt le gt ge isnan isinf isfinite argmax argmin argsort nonzero any all count_nonzero bool int long item "
-    "tolist is_nonzero allclose equal numpy"
+    "tolist is_nonzero allclose equal numpy unique unique_consecutive"
 ).split()
 _DROPOUTS = "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout feature_dropout".split()
 
