@@ -16,6 +16,7 @@ from clearhead.methods import METHODS
 from clearhead.subjects import COMPARING, REMOVING
 from tasks.gallery import gallery, names
 from tasks.plainly import asked, door, options, rows_of
+from weighted import Weighted
 
 BERT, GPT2, VIT, BART = "text-classification/bert", "causal-lm/gpt2", "image-classification/vit", "encoder-decoder/bart"
 EACH_TASK = [
@@ -157,7 +158,7 @@ def test_digits_and_translations_add_up(method: str) -> None:
 # ---- steps, draws and memory ---------------------------------------------------------------------------------------
 
 
-class Steep(nn.Module):
+class Steep(Weighted):
     """A step that few points on the way see."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -187,7 +188,7 @@ def test_where_no_steps_suffice_it_is_said(monkeypatch: pytest.MonkeyPatch) -> N
 def test_memory_that_does_not_suffice_takes_fewer_points_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     model, sizes = nn.Linear(3, 2), []
 
-    class Small(nn.Module):
+    class Small(Weighted):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             sizes.append(len(x))
             if len(x) > 5:
@@ -343,7 +344,7 @@ def test_one_unit_has_all_of_it(method: str) -> None:
 def test_deeplift_names_the_secant_where_it_does_not_apply() -> None:
     refused("DeepLIFT has rules for modules such as nn.ReLU.*is left over. Choose method='secant'", "deeplift")
 
-    class Twice(nn.Module):
+    class Twice(Weighted):
         def __init__(self) -> None:
             super().__init__()
             self.bend = nn.ReLU()
@@ -365,7 +366,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_a_gradient_methods_that_need_none_are_named() -> None:
-    class Hard(nn.Module):
+    class Hard(Weighted):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return (x > 1).float()
 
@@ -378,7 +379,7 @@ def test_without_a_gradient_methods_that_need_none_are_named() -> None:
 
 @pytest.mark.parametrize("method", ["integrated-gradients", "saliency", "occlusion"])
 def test_what_is_not_finite_is_said(method: str) -> None:
-    class Log(nn.Module):
+    class Log(Weighted):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x.log().sum(1, keepdim=True)
 
@@ -387,7 +388,7 @@ def test_what_is_not_finite_is_said(method: str) -> None:
 
 
 def test_a_model_that_fails_is_named() -> None:
-    class Fails(nn.Module):
+    class Fails(Weighted):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             raise KeyError("no")
 

@@ -38,11 +38,11 @@ def word(**given) -> str:
         ({"units": 5}, "trust"),
         ({"units": 4}, "unknown"),
         # share of the best
-        ({"removed": (spread(3.0),)}, "trust"),
-        ({"removed": (spread(2.999),)}, "care"),
+        ({"removed": (spread(2.0),)}, "trust"),
+        ({"removed": (spread(1.999),)}, "care"),
         ({"removed": (spread(1.0),)}, "care"),
         ({"removed": (spread(0.999),)}, "reject"),
-        ({"removed": (spread(4.0), spread(2.9, removal="zero"))}, "care"),
+        ({"removed": (spread(4.0), spread(1.9, removal="zero"))}, "care"),
         ({"removed": (spread(4.0), spread(0.9, removal="zero"))}, "reject"),
         ({"removed": (spread(4.0), spread(None, removal="zero"))}, "trust"),
         # random orders

@@ -17,6 +17,7 @@ from clearhead.removal import removal as inner
 from clearhead.subjects import Wanted
 from tasks.gallery import gallery, names
 from tasks.plainly import asked, door, encoded, options, rows_of
+from weighted import Weighted
 
 SECANT = Settings(method="secant")
 BERT, GPT2, VIT, BART = "text-classification/bert", "causal-lm/gpt2", "image-classification/vit", "encoder-decoder/bart"
@@ -94,7 +95,7 @@ def test_the_token_that_is_guessed_stays() -> None:
 def test_the_target_is_that_of_the_whole_input() -> None:
     """Where the rest would say something else, the score is that of the first answer still."""
 
-    class Sum(nn.Module):
+    class Sum(Weighted):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             total = x.sum(1)
             return torch.stack([total, 10 - total, total * 0], 1)
@@ -401,7 +402,7 @@ def test_many_items_are_asked_about_one_by_one() -> None:
 
 
 def test_what_is_not_finite_is_said() -> None:
-    class Log(nn.Module):
+    class Log(Weighted):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x.log().sum(1, keepdim=True)
 

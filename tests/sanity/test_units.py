@@ -17,6 +17,7 @@ from clearhead.sanity import layers, near, other, randomised, randomising, settl
 from clearhead.subjects import Wanted
 from tasks.gallery import gallery, names
 from tasks.plainly import door
+from weighted import Weighted
 
 SECANT = Settings(method="secant")
 TEXTS = names(
@@ -234,7 +235,7 @@ def test_the_fingerprint_tells_a_random_model_and_is_the_old_one_afterwards() ->
 
 
 def test_noise_leaves_padding_and_moves_what_a_baseline_shares() -> None:
-    class Masked(nn.Module):
+    class Masked(Weighted):
         def forward(self, inputs_embeds: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
             return (inputs_embeds * attention_mask[..., None]).sum(1)
 

@@ -14,6 +14,7 @@ from clearhead.errors import UsageError
 from clearhead.question import NOTHING
 from tasks.gallery import INPUTS, gallery, names
 from tasks.plainly import door, options, rows_of
+from weighted import Weighted
 
 EVERY = [(name, n) for name in names() for n in range(len(INPUTS[name.split("/")[0]]))]
 MASKED = [name for name in names("text-classification") if gallery(name).tokenizer.mask_token]
@@ -129,7 +130,7 @@ def test_experts_that_are_chosen_otherwise_are_booked() -> None:
 def test_a_baseline_next_to_which_the_model_jumps_is_doubted() -> None:
     """A norm of all units turns the zero vector, and what is next to it, into vectors of length 1."""
 
-    class Jumping(nn.Module):
+    class Jumping(Weighted):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return (x / (x.pow(2).mean((1, 2), keepdim=True) + 1e-12).sqrt()).sum(-1)[:, :2]
 
