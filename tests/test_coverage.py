@@ -11,7 +11,7 @@ import transformers
 from torch import nn
 
 from clearhead.coverage.__main__ import main
-from clearhead.coverage.building import KINDS, NotBuiltError, built, merged, stirred, types
+from clearhead.coverage.building import KINDS, NotBuiltError, built, merged, said, stirred, types
 from clearhead.coverage.filling import guesses
 from clearhead.coverage.sizes import LAYERS, SMALL, VOCABULARY, WAYS, role, shrunk
 from clearhead.coverage.survey import Books, Record, narrowed, scalar, surveyed
@@ -119,6 +119,18 @@ def test_what_stands_in_the_way_is_told():
         built("image-classification", "dinat")
 
 
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("no model in '/home/me/.venv/lib/models.py'", "no model in 'models.py'"),
+        (r"no C:\me\lib\models.py", "no models.py"),
+        ("see https://example.org/docs/models, of 3/4 or a/b", "see https://example.org/docs/models, of 3/4 or a/b"),
+    ],
+)
+def test_a_reason_names_no_folder_of_the_machine(message, told):
+    assert said("built", OSError(message)) == f"not built: OSError: {told}"
+
+
 def test_new_weights_are_stirred_so_that_all_of_them_matter():
     """Zeros would hide what a bias does, and small matrices what a layer does."""
     net = nn.Sequential(nn.Linear(32, 32), nn.LayerNorm(32))
@@ -210,8 +222,8 @@ RESULTS = Path(__file__).parents[1] / "bench" / "results"
 def test_the_published_table_is_that_of_its_records_and_keeps_the_promise():
     """At least 95 % of what runs, by the default rules and by the published ones."""
     records = [Record.from_dict(each) for each in json.loads((RESULTS / "coverage.json").read_text(encoding="utf-8"))]
-    said = (RESULTS / "coverage.md").read_text(encoding="utf-8")
-    if f"transformers {transformers.__version__}," in said:  # another release knows other types
+    table = (RESULTS / "coverage.md").read_text(encoding="utf-8")
+    if f"transformers {transformers.__version__}," in table:  # another release knows other types
         assert [each.model_type for each in records] == [name for kind in KINDS for name in types(kind)]
     ran = [each for each in records if each.books]
     assert len(ran) > 500
@@ -219,7 +231,7 @@ def test_the_published_table_is_that_of_its_records_and_keeps_the_promise():
         assert sum(all(fault.way != way for fault in faults(each)) for each in ran) >= 0.95 * len(ran)
     for line in markdown(records).splitlines():
         if line.startswith("* "):
-            assert line in said
+            assert line in table
             assert line.partition(": ")[2] in (RESULTS.parents[1] / "README.md").read_text(encoding="utf-8")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from clearhead.coverage.filling import guesses
 from clearhead.coverage.sizes import WAYS, shrunk
 from clearhead.question import uncached
 
+_PATH = re.compile(r"(?<![\w.:/])(?:[A-Za-z]:)?(?:[/\\][\w.@+-]+)+[/\\](?=[\w.])")  # the folders before a file's name
 LARGEST = 150_000_000  # numbers in all weights
 KINDS = {
     "sequence-classification": (
@@ -149,6 +151,10 @@ def tensors(output: Any) -> Iterator[Tensor]:
 
 
 def said(verb: str, error: Exception) -> str:
-    """A reason in one line."""
+    """A reason in one line; of a file only the name is told, for a table is read on other machines.
+
+    >>> said("built", OSError("no module in '/home/me/lib/models.py'"))
+    "not built: OSError: no module in 'models.py'"
+    """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"not {verb}: {type(error).__name__}: {' '.join(lines)[:160]}"
+    return f"not {verb}: {type(error).__name__}: {_PATH.sub('', ' '.join(lines))[:160]}"
