@@ -65,20 +65,6 @@ class Record:
         return cls(**{**data, "books": books})
 
 
-class Fixed(nn.Module):
-    """A model of several inputs, of which one is explained and the others are held."""
-
-    def __init__(self, model: nn.Module, held: Mapping[str, Any]) -> None:
-        super().__init__()
-        self.model = model
-        self.config = model.config
-        self._held = dict(held)
-
-    def forward(self, **given: Any) -> Any:
-        """What the model answers."""
-        return self.model(**given, **self._held)
-
-
 def measured(kind: str, model_type: str) -> dict[str, Any]:
     """The record of one type, as plain data, without what libraries print on the way."""
     import transformers
@@ -117,11 +103,7 @@ def _wide(value: Any) -> Any:
 
 
 def _explained(model: nn.Module, given: Mapping[str, Any]) -> dict[str, Books]:
-    first = next(iter(given))
-    asked = {name: value for name, value in given.items() if name in (first, "attention_mask")}
-    held = {name: value for name, value in given.items() if name not in asked}
-    whole = Fixed(model, held) if held else model
-    return {name: _books(whole, asked, settings) for name, settings in ASKED.items()}
+    return {name: _books(model, given, settings) for name, settings in ASKED.items()}
 
 
 def _books(model: nn.Module, given: Mapping[str, Any], settings: Mapping[str, Any]) -> Books:
