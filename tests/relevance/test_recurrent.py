@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from clearhead.config import Settings
+from clearhead.errors import UnruledOperationError
 from clearhead.relevance import propagate
 from clearhead.relevance.secant import difference
 from relevance.secant.books import close
@@ -124,3 +125,10 @@ def test_packed_sequences_are_metered():
     assert p.value == pytest.approx(float(f(x)), rel=1e-12)
     assert residual(p) < 1e-12
     assert ("unruled", False) in booked(p)
+    d = difference(f, [x], [b := inputs(3, 2, 4, seed=9)], SECANT, model=net)
+    lost = sum(entry.relevance for entry in d.ledger)
+    assert {entry.cause for entry in d.ledger} == {"unruled"}
+    assert d.base == pytest.approx(float(f(b)), rel=1e-10)
+    assert float(d.sources[0].relevance.sum()) + lost == pytest.approx(d.value - d.base, rel=1e-10)
+    with pytest.raises(UnruledOperationError, match=r"`_pack_padded_sequence`"):
+        propagate(f, [x], Settings(strict=True), model=net)

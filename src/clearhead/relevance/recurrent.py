@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clearhead.relevance.meter import unruled
 from clearhead.relevance.run import Call, Row, Run
 
 State = tuple[Tensor, ...]  # hidden, and for lstm the cell too [B, width]
@@ -94,7 +93,7 @@ def recurrent(step: Step) -> Callable[[Run, Call], Any]:
 
     def apply(run: Run, call: Call) -> Any:
         if isinstance(call.args[1], Tensor) and call.args[1].dim() == 1:
-            return unruled(run, call)
+            return run.apply(None, call)
         given, hx, *rest = call.args
         states = (hx,) if isinstance(hx, Tensor) else tuple(hx)
         return run.tape.under(lambda: layers(step, given, states, *rest))

@@ -19,6 +19,8 @@ def joined(*families: dict[str, Row]) -> dict[str, Row]:
     return table
 
 
+# Rows of both tables: what is taken apart into operations that have rows of their own.
+APART = joined(written.ROWS, recurrent.ROWS)
 _OTHER = {OTHER: Row(unruled, "torch's gradient, and the leak meter says whether that was right", ("unruled",))}
 ROWS = joined(
     _OTHER,
@@ -29,6 +31,5 @@ ROWS = joined(
     products.ROWS,
     attention.ROWS,
     sources.ROWS,
-    written.ROWS,
-    recurrent.ROWS,
+    APART,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clearhead.relevance import recurrent, table, written
+from clearhead.relevance import table
 from clearhead.relevance.run import OTHER, Row
 from clearhead.relevance.secant import attention, linear, norms, pointwise, products, sources
 from clearhead.relevance.secant.meter import unruled
@@ -16,6 +16,5 @@ ROWS = table.joined(
     products.ROWS,
     attention.ROWS,
     sources.ROWS,
-    written.ROWS,
-    recurrent.ROWS,
+    table.APART,
 )
