@@ -32,11 +32,12 @@ def selection(run: Run, call: Call) -> Any:
 
 def extreme(run: Run, call: Call) -> Any:
     """`max` and `min`: those of one tensor pass; of two it is a selection."""
-    two = any(isinstance(value, Tensor) for value in (*call.args[1:], call.kwargs.get("other")))
-    if not two:
+    first, second = call.get(0, "input"), call.get(1, "other")
+    if not isinstance(second, Tensor):
         return call.native()
-    (x, *others), shape = call.dependents(), torch.broadcast_shapes(*(each.shape for each in call.args[:2]))
-    return selection(run, call) if others or x.shape != shape else metered_rows(run, call, "constant")
+    x, *others = call.dependents()
+    whole = not others and x.shape == torch.broadcast_shapes(first.shape, second.shape)
+    return metered_rows(run, call, "constant") if whole else selection(run, call)
 
 
 def sampled(_: Run, call: Call) -> Any:
