@@ -183,7 +183,7 @@ class Question:
 
 
 TRAINING = "The model was in training mode; it is explained as in evaluation mode, without dropout."
-COMPILED = "Parts of the model are compiled; they are explained as they are without that, operation by operation."
+COMPILED = "The model, or a part of it, is compiled; it is explained as it was written, operation by operation."
 
 
 def _compiled(module: nn.Module) -> bool:

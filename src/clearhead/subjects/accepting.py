@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from clearhead.errors import ModelError, UsageError
+from clearhead.question import COMPILED
 
-COMPILED = "The model is compiled; it is explained as it is without that, operation by operation."
 _INTEGERS = ("torch.ao.nn.quantized", "torch.nn.quantized", "torch.ao.nn.intrinsic.quantized")  # where such layers live
 
 
