@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 VOCABULARY, LAYERS, PATCHES = 128, 4, 4
@@ -73,11 +74,6 @@ def smallest(kind: str, value: int) -> int:
     return min(value, SMALL[kind])
 
 
-def filled(kind: str, value: int) -> int:
-    """Each size by its role alone, also those that are left open."""
-    return smallest(kind, value)
-
-
 def divided(kind: str, value: int) -> int:
     """Widths an eighth of what they are, so that they keep their proportions; heads stay."""
     if kind in ("heads", "keys"):
@@ -95,16 +91,33 @@ def shallow(kind: str, value: int) -> int:
     return smallest(kind, value) if kind in ("layers", "vocabulary") else value
 
 
-WAYS: dict[str, Change] = {each.__name__: each for each in (smallest, filled, divided, narrow, shallow)}
+@dataclass(frozen=True)
+class Way:
+    """How a configuration is made small: the size of each field, and what happens to those that have none of their own.
+
+    `fills`: sizes that are left open get one. `stages`: lists of widths by stage are divided.
+    """
+
+    size: Change
+    fills: bool = False
+    stages: bool = True
 
 
-def shrunk(config: Any, change: Change) -> dict[str, Any]:
+WAYS: dict[str, Way] = {
+    "smallest": Way(smallest),
+    "filled": Way(smallest, fills=True),
+    "divided": Way(divided),
+    "narrow": Way(narrow),
+    "shallow": Way(shallow, stages=False),
+}
+
+
+def shrunk(config: Any, way: Way) -> dict[str, Any]:
     """The fields of a configuration that differ, as its class takes them; parts of it are mappings of their own."""
-    tokens = Tokens(config)
-    return _shrunk(config, change, tokens)
+    return _shrunk(config, way, Tokens())
 
 
-def _shrunk(config: Any, change: Change, tokens: Tokens) -> dict[str, Any]:
+def _shrunk(config: Any, way: Way, tokens: Tokens) -> dict[str, Any]:
     found: dict[str, Any] = {}
     fields = {name: value for name, value in vars(config).items() if not name.startswith("_")}
     layers = [value for name, value in fields.items() if role(name) == "layers" and _whole(value)]
@@ -112,28 +125,28 @@ def _shrunk(config: Any, change: Change, tokens: Tokens) -> dict[str, Any]:
         if isinstance(getattr(type(config), name, None), property):
             continue
         if _is_config(value):
-            found[name] = {**_shrunk(value, change, tokens), "model_type": value.model_type}
+            found[name] = {**_shrunk(value, way, tokens), "model_type": value.model_type}
             continue
-        new = _field(name, value, change, layers, tokens)
+        new = _field(name, value, way, layers, tokens)
         if new != value:
             found[name] = new
     return found
 
 
-def _field(name: str, value: Any, change: Change, layers: list[int], tokens: Tokens) -> Any:
+def _field(name: str, value: Any, way: Way, layers: list[int], tokens: Tokens) -> Any:
     if name.endswith(("token_id", "token_index", "_token")):
         return tokens.own(value)
     kind = role(name)
-    if value is None and change is filled and kind in OPEN:
+    if value is None and way.fills and kind in OPEN:
         return SMALL[kind]
     if isinstance(value, (list, tuple)):
-        return _listed(kind, value, change, layers)
+        return _listed(kind, value, way, layers)
     if kind == "image" and isinstance(value, dict):
-        return {key: change(kind, each) if _whole(each) else each for key, each in value.items()}
-    return change(kind, value) if kind and _whole(value) else value
+        return {key: way.size(kind, each) if _whole(each) else each for key, each in value.items()}
+    return way.size(kind, value) if kind and _whole(value) else value
 
 
-def _listed(kind: str | None, value: Any, change: Change, layers: list[int]) -> Any:
+def _listed(kind: str | None, value: Any, way: Way, layers: list[int]) -> Any:
     """A list by stage keeps its length and its proportions; one by layer is cut to as many as there will be."""
     if kind is None and len(value) in layers and len(value) > LAYERS:
         return type(value)(value[:LAYERS])
@@ -143,14 +156,14 @@ def _listed(kind: str | None, value: Any, change: Change, layers: list[int]) -> 
         return type(value)(min(each, 1) for each in value)
     if kind in WIDE:
         whole = all(each % PARTS == 0 for each in value)
-        return type(value)(each // PARTS for each in value) if whole and change is not shallow else value
-    return type(value)(change(kind, each) for each in value)
+        return type(value)(each // PARTS for each in value) if whole and way.stages else value
+    return type(value)(way.size(kind, each) for each in value)
 
 
 class Tokens:
     """Special ids within the small vocabulary, each one its own."""
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self) -> None:
         self._given: dict[int, int] = {}
 
     def own(self, value: Any) -> Any:
