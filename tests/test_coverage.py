@@ -258,3 +258,10 @@ def test_the_command_writes_its_tables_and_goes_on_where_it_was(tmp_path, capsys
     (tmp_path / "kept").write_text(json.dumps(planted) + "\n", encoding="utf-8")
     assert main(arguments) == 0
     assert "| gpt2 | causal-lm | planted |" in capsys.readouterr().out
+
+
+def test_a_pattern_that_matches_nothing_is_told(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--kind", "causal-lm", "--only", "gpt22"])
+    assert stopped.value.code == 2
+    assert "No type of causal-lm matches 'gpt22'. Did you mean 'gpt2'?" in capsys.readouterr().err

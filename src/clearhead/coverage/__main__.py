@@ -13,6 +13,7 @@ from clearhead.coverage.building import KINDS, types
 from clearhead.coverage.survey import Record, measured
 from clearhead.coverage.table import faults, markdown
 from clearhead.coverage.workers import carried_out
+from clearhead.errors import suggest
 
 
 def records(wanted: Sequence[tuple[str, str]], kept: Path | None, seconds: float) -> list[Record]:
@@ -60,6 +61,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         for each in types(kind)
         if any(fnmatch(each, pattern) for pattern in patterns)
     ]
+    if not wanted:
+        kinds, every = given.kind or [*KINDS], sorted({each for kind in given.kind or KINDS for each in types(kind)})
+        near = suggest(patterns[0], every)
+        parser.error(f"No type of {', '.join(kinds)} matches {' or '.join(map(repr, patterns))}.{near}")
     found = records(wanted, given.kept, given.seconds)
     text = markdown(found)
     print(text)
