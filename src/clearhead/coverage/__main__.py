@@ -6,7 +6,9 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from datetime import date
 from fnmatch import fnmatch
+from importlib.metadata import version
 from pathlib import Path
 
 from clearhead.coverage.building import KINDS, types
@@ -33,6 +35,11 @@ def records(wanted: Sequence[tuple[str, str]], kept: Path | None, seconds: float
             bar.set_postfix_str(f"{model_type}: {_word(found)}", refresh=False)
             bar.update()
     return [known[each] for each in wanted]
+
+
+def _versions() -> str:
+    named = ", ".join(f"{name} {version(name)}" for name in ("transformers", "torch"))
+    return f"Printed by `python -m clearhead.coverage`: {named}, {date.today().isoformat()}."
 
 
 def _word(found: Record) -> str:
@@ -66,13 +73,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         near = suggest(patterns[0], every)
         parser.error(f"No type of {', '.join(kinds)} matches {' or '.join(map(repr, patterns))}.{near}")
     found = records(wanted, given.kept, given.seconds)
-    text = markdown(found)
+    text = f"{_versions()}\n\n{markdown(found)}"
     print(text)
     if given.out:
         given.out.mkdir(parents=True, exist_ok=True)
         (given.out / "coverage.md").write_text(text, encoding="utf-8")
-        data = json.dumps([each.as_dict() for each in found], indent=1)
-        (given.out / "coverage.json").write_text(data + "\n", encoding="utf-8")
+        lines = ",\n".join(json.dumps(each.as_dict(), separators=(",", ":")) for each in found)
+        (given.out / "coverage.json").write_text(f"[\n{lines}\n]\n", encoding="utf-8")
     return int(any(faults(each) for each in found))
 
 

@@ -55,14 +55,23 @@ class Record:
     books: dict[str, dict[str, Books]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        return asdict(self)
+        """Plain data, without what is empty, and figures to three digits, which is more than any of them says."""
+        found: dict[str, Any] = _short(asdict(self))
+        return {**found, "books": found.get("books", {})}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Record:
         """The record that `as_dict` wrote down."""
         books = {dtype: {name: Books(**each) for name, each in found.items()} for dtype, found in data["books"].items()}
         return cls(**{**data, "books": books})
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _short(each) for key, each in value.items() if each not in ("", {}, [], None)}
+    if isinstance(value, list):
+        return [_short(each) for each in value]
+    return float(f"{value:.3g}") if isinstance(value, float) else value
 
 
 def measured(kind: str, model_type: str) -> dict[str, Any]:
