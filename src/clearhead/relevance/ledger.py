@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from clearhead.maps import LedgerEntry
-from clearhead.relevance.numerics import by_item, give_back, strewn
+from clearhead.relevance.numerics import by_item, everywhere, give_back, strewn
 from clearhead.tape import Keeper, Kept
 
 
@@ -26,6 +27,9 @@ class Place:
     item: int | None = None
 
 
+SMALL = 1 << 14  # so many numbers of an amount may wait until the ledger is read; larger ones are summed at once
+
+
 class Ledger:
     """Collects leaks as tensors while the backward pass runs, and reads them once at its end.
 
@@ -38,8 +42,11 @@ class Ledger:
 
     def book(self, cause: str, place: Place, amount: Tensor, *, returned: bool = False) -> None:
         """Write down that `amount` (summed over all its entries) leaked at `place`."""
-        amounts = by_item(amount, self.batch) if place.item is None else self._of(place.item, amount)
-        self._amounts.setdefault((cause, place, returned), []).append(amounts)
+        if place.item is not None:
+            amount = self._of(place.item, amount)
+        elif amount.numel() > SMALL:
+            amount = by_item(amount.unsqueeze(0), self.batch)[0]
+        self._amounts.setdefault((cause, place, returned), []).append(amount)
 
     def entries(self) -> tuple[tuple[LedgerEntry, ...], ...]:
         """For each item one entry per cause, module and operation, in forward order; zeros are left out."""
@@ -65,14 +72,21 @@ class Ledger:
 
     def _of(self, item: int, amount: Tensor) -> Tensor:
         """An amount that is one item's [batch]."""
-        whole = by_item(amount, 1)
+        whole = by_item(amount.unsqueeze(0), 1)[0]
         return torch.cat([whole if n == item else torch.zeros_like(whole) for n in range(self.batch)])
 
     def _read(self) -> dict[tuple[str, Place, bool], list[float]]:
-        if not self._amounts:
-            return {}
-        summed = torch.stack([torch.stack(parts).sum(0) for parts in self._amounts.values()]).tolist()
-        return dict(zip(self._amounts, summed, strict=True))
+        """What each amount sums up to per item; those of one shape are summed together."""
+        alike = defaultdict(list)
+        for key, parts in self._amounts.items():
+            for part in parts:
+                alike[part.shape, part.dtype, part.device].append((key, part))
+        sums = {key: [0.0] * self.batch for key in self._amounts}
+        for pairs in alike.values():
+            amounts = by_item(torch.stack([part for _, part in pairs]), self.batch).tolist()
+            for (key, _), amount in zip(pairs, amounts, strict=True):
+                sums[key] = [a + b for a, b in zip(sums[key], amount, strict=True)]
+        return sums
 
 
 def _entries(amounts: Sequence[tuple[tuple[str, Place, bool], float]]) -> tuple[LedgerEntry, ...]:
@@ -118,26 +132,31 @@ class Account:
             for cause, leak in leaks.items():
                 self.book(cause, leak)
             return gradient
-        gradient, taken = give_back(a, sum(leaks.values(), torch.zeros_like(next(iter(leaks.values())))), gradient)
+        gradient, taken = give_back(a, total(leaks), gradient)
+        return self.close(a, gradient, leaks, taken, strew=strew)
+
+    def close(
+        self, a: Tensor, gradient: Tensor, leaks: Mapping[str, Tensor], taken: Tensor, *, strew: bool = True
+    ) -> Tensor:
+        r"""Book what was `taken` back; what was not is lost, or strewn among the entries of its place on the first axis.
+
+        Strewn, each takes a share of $|a_i G_i|$, so that nothing gets relevance that had none; where nothing has, it
+        is lost.
+        """
+        if everywhere(taken):
+            for cause, leak in leaks.items():
+                self.ledger.book(cause, self.place, leak, returned=True)
+            return gradient
         if strew:
-            return self.close(a, gradient, leaks, taken)
+            gradient, also = strewn(a, gradient, total(leaks).masked_fill(taken, 0))
+            taken = taken | also
         for cause, leak in leaks.items():
             self.ledger.book(cause, self.place, leak.masked_fill(~taken, 0), returned=True)
             self.book(cause, leak.masked_fill(taken, 0))
         return gradient
 
-    def close(self, a: Tensor, gradient: Tensor, leaks: Mapping[str, Tensor], taken: Tensor) -> Tensor:
-        r"""Book what was `taken` back; what was not is strewn among the entries of `a` of its place on the first axis.
 
-        Each takes a share of $|a_i G_i|$, so that nothing gets relevance that had none; where nothing has, it is lost.
-        """
-        if a.device.type == "cpu" and bool(taken.all()):  # elsewhere the question would cost more than the answer
-            for cause, leak in leaks.items():
-                self.ledger.book(cause, self.place, leak, returned=True)
-            return gradient
-        left = {cause: leak.masked_fill(taken, 0) for cause, leak in leaks.items()}
-        gradient, also = strewn(a, gradient, sum(left.values(), torch.zeros_like(next(iter(left.values())))))
-        for cause, leak in leaks.items():
-            self.ledger.book(cause, self.place, leak.masked_fill(~(taken | also), 0), returned=True)
-            self.book(cause, left[cause].masked_fill(also, 0))
-        return gradient
+def total(leaks: Mapping[str, Tensor]) -> Tensor:
+    """All that leaked, whatever the cause."""
+    first, *others = leaks.values()
+    return sum(others, first)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -13,27 +14,39 @@ _HALF = (torch.float16, torch.bfloat16)
 
 
 def by_item(values: Tensor, batch: int) -> Tensor:
-    """The sum of all entries in float64 for each item of a batch [batch], on the device of the values.
+    """The sum of all entries in float64 for each item of a batch [n, batch], for n tensors of one shape [n, ...].
 
-    Items lie along the first axis, or along the first part of it. Where they cannot, an amount that is not 0 cannot
-    be told apart by item, and is NaN.
+    Items lie along the first axis of a tensor, or along the first part of it. Where they cannot, an amount that is not
+    0 cannot be told apart by item, and is NaN.
     """
-    if batch == 1:
-        return values.sum(dtype=torch.float64).reshape(1)
-    if values.dim() and values.shape[0] % batch == 0:
-        return values.reshape(batch, -1).sum(-1, dtype=torch.float64)
-    whole = values.sum(dtype=torch.float64)
-    return torch.where(whole == 0, whole, torch.nan).expand(batch)
+    told = values.dim() > 1 and values.shape[1] % batch == 0
+    sums = values.reshape(len(values), batch if told else 1, -1).sum(-1, dtype=torch.float64)
+    return sums if told or batch == 1 else torch.where(sums == 0, sums, torch.nan).expand(-1, batch)
 
 
 def dot(value: Tensor, gradient: Tensor, batch: int = 1) -> Tensor:
     r"""$\sum x G$ over all entries of each item of a batch [batch], in float64."""
-    return by_item(_product(value, gradient), batch)
+    return by_item(row_dot(value, gradient).unsqueeze(0), batch)[0]
 
 
 def row_dot(value: Tensor, gradient: Tensor) -> Tensor:
-    r"""$\sum_j x_j G_j$ over the last axis, kept as an axis of length 1."""
+    r"""$\sum_j x_j G_j$ over the last axis, kept as an axis of length 1, in float32 at least.
+
+    A mask entry of -inf without gradient counts as 0, not as NaN.
+    """
+    if not value.dim():
+        return _product(value, gradient)
+    found = inner(value, gradient)
+    if found.device.type == "cpu" and math.isfinite(found.sum().item()):  # elsewhere the question costs more than the answer
+        return found
     return _product(value, gradient).sum(-1, keepdim=True)
+
+
+def inner(value: Tensor, gradient: Tensor) -> Tensor:
+    r"""$\sum_j x_j G_j$ for finite x and G, without a product of their size in memory."""
+    if value.dtype in _HALF:
+        return _product(value, gradient).sum(-1, keepdim=True)
+    return torch.linalg.vecdot(value, gradient.to(value.dtype)).unsqueeze(-1)
 
 
 def slope_(y: Tensor, x: Tensor, at_zero: float) -> Tensor:
@@ -57,7 +70,7 @@ def stabilised(gradient: Tensor, z: Tensor, epsilon: float) -> tuple[Tensor, Ten
     share = z.abs().add_(epsilon)
     torch.div(gradient, share, out=share)
     lost = row_dot(z, share).mul_(epsilon)
-    return share.mul_(-epsilon).add_(gradient), lost
+    return torch.add(gradient, share, alpha=-epsilon, out=share), lost
 
 
 def stabilised_entries(gradient: Tensor, z: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
@@ -66,11 +79,18 @@ def stabilised_entries(gradient: Tensor, z: Tensor, epsilon: float) -> tuple[Ten
     return torch.add(gradient, share, alpha=-epsilon), share * z * epsilon
 
 
-def fair_shares(leak: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
-    """`leak / size` where that can be written down, else 0; and where it can."""
+def fair_shares(leak: Tensor, size: Tensor, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
+    """`leak / size` where that can be written down (as `dtype`), else 0; and where it can."""
     share = leak / size
-    taken = torch.isfinite(share) & torch.isfinite(size) & (size >= torch.finfo(size.dtype).tiny)
-    return share.masked_fill(~taken, 0), taken
+    taken = size.clamp(torch.finfo(size.dtype).tiny, torch.finfo(size.dtype).max) == size
+    taken &= share.abs() <= torch.finfo(dtype or share.dtype).max
+    share = share if everywhere(taken) else share.masked_fill(~taken, 0)
+    return share if dtype is None else share.to(dtype), taken
+
+
+def everywhere(taken: Tensor) -> bool:
+    """Is it known to be true everywhere? Not on a device where the question would cost more than the answer."""
+    return taken.device.type == "cpu" and bool(taken.all())
 
 
 def give_back(a: Tensor, leak: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
@@ -79,10 +99,9 @@ def give_back(a: Tensor, leak: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor
     Gives the new gradient and which rows took their leak: a row of `a` that is all 0, or so small or so large that
     its share cannot be written down, takes none.
     """
-    share, taken = fair_shares(leak, a.abs().sum(-1, keepdim=True, dtype=leak.dtype))
-    narrow = share.to(gradient.dtype)
-    taken = taken & torch.isfinite(narrow)
-    return gradient.addcmul_(a.sign(), narrow.masked_fill(~taken, 0)), taken
+    sign = a.sign()
+    share, taken = fair_shares(leak, inner(a, sign).to(leak.dtype), gradient.dtype)
+    return gradient.addcmul_(sign, share), taken
 
 
 def strewn(a: Tensor, gradient: Tensor, leak: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,10 +115,8 @@ def strewn(a: Tensor, gradient: Tensor, leak: Tensor) -> tuple[Tensor, Tensor]:
     shape = (-1, *[1] * (a.dim() - 1))
     carried = torch.where(torch.isfinite(a), a, 0).sign() * gradient.abs()
     size = (carried.abs() * a.abs().nan_to_num(posinf=0)).flatten(1).sum(1) if a.dim() > 1 else carried.abs() * a.abs()
-    share, taken = fair_shares(leak.flatten(1).sum(1) if leak.dim() > 1 else leak, size)
-    narrow = share.to(gradient.dtype)
-    taken = taken & torch.isfinite(narrow)
-    gradient.addcmul_(carried, narrow.masked_fill(~taken, 0).reshape(shape))
+    share, taken = fair_shares(leak.flatten(1).sum(1) if leak.dim() > 1 else leak, size, gradient.dtype)
+    gradient.addcmul_(carried, share.reshape(shape))
     return gradient, taken.reshape(-1, *[1] * (leak.dim() - 1)).expand_as(leak)
 
 

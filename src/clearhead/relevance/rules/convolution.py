@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from clearhead.relevance.ledger import Account
+from clearhead.relevance.ledger import Account, total
 from clearhead.relevance.numerics import fair_shares, stabilised_entries
 from clearhead.relevance.rules import layers
 from clearhead.relevance.run import Call, Row, Run
@@ -84,7 +84,7 @@ def _settled(
         return passed
     ones = torch.ones_like(weight, dtype=a.dtype)
     sizes, _ = _linear(call, a.abs(), ones, None)
-    share, taken = fair_shares(sum(leaks.values(), torch.zeros_like(sizes)), sizes)
+    share, taken = fair_shares(total(leaks), sizes)
     _, spread = _linear(call, a.abs(), ones, share)
     return account.close(a, torch.addcmul(passed, a.sign(), spread), leaks, taken)
 
