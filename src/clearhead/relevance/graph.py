@@ -12,7 +12,7 @@ from torch import Tensor
 _MOVES = frozenset(
     "View UnsafeView ReshapeAlias Alias Clone Permute Transpose T Squeeze Unsqueeze Split SplitWithSizes Slice Select "
     "Unbind Unfold Im2Col Expand Index IndexSelect AsStrided ToCopy ConstantPadNd Flip Roll PixelUnshuffle Tap "
-    "EntryTap ReadOnlyTap".split()
+    "EntryTap".split()
 )
 
 

@@ -53,17 +53,6 @@ class EntryTap(Function):
         return (gradient if instead is None else instead), None, None
 
 
-class ReadOnlyTap(Tap):
-    """A tap for a kernel that only reads: an alias instead of a copy, for nobody else ever holds it."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, seen: Seen) -> Tensor:
-        """The same memory."""
-        ctx.save_for_backward(x)
-        ctx.seen = seen
-        return x.view_as(x)
-
-
 class Scale(Function):
     """A copy of a tensor whose gradient is scaled on the way back."""
 
@@ -89,6 +78,14 @@ def hooked(result: Tensor, seen: Callable[[Tensor], Tensor | None]) -> Tensor:
     result = owned(result)
     if result.requires_grad:
         result.register_hook(seen)
+    return result
+
+
+def arriving(result: Tensor, seen: Callable[[Tensor], None]) -> Tensor:
+    """The result, whose gradient is shown to `seen`, flat where a view hides a flat one; the model may overwrite it."""
+    node = (result._base if result._is_view() else result).grad_fn
+    if node is not None:
+        node.register_prehook(lambda gradients: seen(gradients[0]))
     return result
 
 

@@ -49,6 +49,12 @@ def inner(value: Tensor, gradient: Tensor) -> Tensor:
     return torch.linalg.vecdot(value, gradient.to(value.dtype)).unsqueeze(-1)
 
 
+def weighed(gradient: Tensor, weight: Tensor) -> Tensor:
+    r"""$\sum_j G_j w_j$ over the last axis, kept as an axis of length 1, for a weight [d]; in float32 at least."""
+    wide = torch.promote_types(gradient.dtype, torch.float32)
+    return (gradient.to(wide) @ weight.to(wide)).unsqueeze(-1)
+
+
 def slope_(y: Tensor, x: Tensor, at_zero: float) -> Tensor:
     r"""$f(x)/x$, and $f'(0)$ where $x = 0$: the slope of the line from the origin to $(x, f(x))$, written over y."""
     return y.div_(x).nan_to_num_(nan=at_zero, posinf=INFINITY, neginf=-INFINITY)

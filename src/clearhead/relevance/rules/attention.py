@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
 
-from clearhead.relevance.meter import ReadOnlyTap, hooked, metered_rows, owned
-from clearhead.relevance.numerics import dot
+from clearhead.relevance.ledger import Account
+from clearhead.relevance.meter import metered_rows
+from clearhead.relevance.numerics import row_dot
 from clearhead.relevance.rules.norms import constant
 from clearhead.relevance.run import Call, Row, Run
 from clearhead.tape import dependent
@@ -59,38 +62,48 @@ def _through_values(call: Call) -> Any:
     return call.function(query.detach(), key.detach(), *rest, **kwargs)
 
 
-def _through_all(run: Run, call: Call) -> Tensor:
-    """`attnlrp` without materialised weights: V gets 1/2, Q and K (and a dependent bias) 1/4 each.
+class Attention(Function):
+    r"""$y = \mathrm{softmax}(qk^T)\,v$ on any kernel: v gets 1/2, q and k (and a dependent bias) 1/4 each.
 
-    Halving the output's gradient gives V its half; queries and keys are halved once more on their way out. What
-    neither takes is softmax's.
+    These are shares of torch's own gradients. What none of them takes, $\sum y G_y - \sum x G_x$, is softmax's.
+    Achtibat et al. 2024, "AttnLRP", section 3.3.
     """
-    account = run.account(call)
+
+    @staticmethod
+    def forward(ctx: Any, account: Account, compute: Callable[..., Tensor], *tensors: Tensor | None) -> Tensor:
+        """Torch's own result, with a graph of its own behind it."""
+        query, key, value, mask = (dependent(x) for x in tensors)
+        both, score = value and (query or key or mask), 0.5 if query and key else 1.0
+        half = 0.5 if both else 1.0
+        ctx.account, ctx.shares = account, (score * half, score * half, half, half)
+        with torch.enable_grad():
+            ctx.leaves = [x.detach().requires_grad_() if x is not None and dependent(x) else x for x in tensors]
+            ctx.result = compute(*ctx.leaves)
+        return ctx.result.detach()  # type: ignore[no-any-return]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """The shares, and the books."""
+        account, leaves = ctx.account, ctx.leaves
+        account.book("softmax", row_dot(ctx.result.detach(), gradient))
+        moving = [n for n, x in enumerate(leaves) if dependent(x)]
+        own = torch.autograd.grad(ctx.result, [leaves[n] for n in moving], gradient, retain_graph=True)
+        passed: list[Tensor | None] = [None] * len(leaves)
+        for n, found in zip(moving, own, strict=True):
+            passed[n] = found if ctx.shares[n] == 1 else found * ctx.shares[n]
+            account.book("softmax", row_dot(leaves[n].detach(), passed[n]).neg_())
+        return None, None, *passed
+
+
+def _through_all(run: Run, call: Call) -> Tensor:
+    """`attnlrp` without materialised weights."""
     tensors = [call.get(position, name) for position, name in enumerate(_TENSORS)]
-    query, key, value, mask = map(dependent, tensors)
-    both = value and (query or key or mask)
-
-    def enter(x: Tensor, share: float) -> Tensor:
-        def leaves(x: Tensor, gradient: Tensor) -> Tensor:
-            gradient = gradient * share if share != 1 else gradient
-            account.book("softmax", -dot(x, gradient, account.batch))
-            return gradient
-
-        tap: Tensor = ReadOnlyTap.apply(x, leaves)
-        return tap
-
-    score = 0.5 if query and key else 1.0
-    shares = (score, score, 1.0, 1.0)  # by place: a model may pass one tensor as all three
-    entered = [enter(x, share) if dependent(x) else x for x, share in zip(tensors, shares, strict=True)]
     options = {name: option for name, option in call.kwargs.items() if name not in _TENSORS}
-    result = owned(call.function(*entered, *call.args[4:], **options))
-    held = result.detach()
 
-    def arrives(gradient: Tensor) -> Tensor:
-        account.book("softmax", dot(held, gradient, account.batch))
-        return gradient / 2 if both else gradient
+    def compute(*entered: Tensor | None) -> Tensor:
+        return call.function(*entered, *call.args[4:], **options)  # type: ignore[no-any-return]
 
-    return hooked(result, arrives)
+    return Attention.apply(run.account(call), compute, *tensors)  # type: ignore[no-any-return]
 
 
 def explicit(

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.autograd import Function
 
 from clearhead.relevance.ledger import Account
-from clearhead.relevance.meter import hooked, metered, owned
-from clearhead.relevance.numerics import stabilised
+from clearhead.relevance.meter import arriving, hooked, metered, owned
+from clearhead.relevance.numerics import stabilised, weighed
 from clearhead.relevance.rules import layers
 from clearhead.relevance.run import Call, Row, Run
 from clearhead.tape import dependent
@@ -47,7 +47,7 @@ class Linear(Function):
         if ctx.epsilon:
             gradient, leaks["epsilon"] = stabilised(gradient, ctx.z.value, ctx.epsilon)
         if bias_O is not None:
-            leaks["bias"] = (gradient @ bias_O.to(gradient.dtype)).unsqueeze(-1)
+            leaks["bias"] = weighed(gradient, bias_O)
         a = ctx.a and ctx.a.value
         return ctx.account.settle(a, gradient @ weight_OI, leaks), None, None, None, None, None
 
@@ -89,13 +89,7 @@ def propagate(run: Run, call: Call, a: Tensor, weight_OI: Tensor, bias_O: Tensor
 def _with_bias_booked(run: Run, call: Call, bias_O: Tensor) -> Tensor:
     """Rule 0, recorded: torch's own gradient is the rule, and the bias takes its part."""
     account = run.account(call)
-
-    def seen(gradient: Tensor) -> None:
-        rows = account.batch if gradient.dim() > 1 and gradient.shape[0] % account.batch == 0 else 1
-        summed = gradient.reshape(rows, -1, gradient.shape[-1]).sum(1)
-        account.book("bias", summed * bias_O)
-
-    return hooked(call.native(), seen)
+    return arriving(call.native(), lambda gradient: account.book("bias", weighed(gradient, bias_O)))
 
 
 def linear(run: Run, call: Call) -> Any:

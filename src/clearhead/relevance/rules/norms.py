@@ -11,6 +11,7 @@ from torch.autograd import Function
 
 from clearhead.relevance.ledger import Account
 from clearhead.relevance.meter import owned
+from clearhead.relevance.numerics import weighed
 from clearhead.relevance.run import Call, Row, Run
 
 Computed = Callable[[], tuple[Tensor, Tensor]]
@@ -44,10 +45,9 @@ class Norm(Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """The rule, the books, and what is handed back."""
         scale, weight, bias = ctx.saved_tensors
-        weight, bias = (t if t is None else t.to(gradient.dtype) for t in (weight, bias))  # under autocast
-        u = gradient.clone() if weight is None else gradient * weight
+        u = gradient.clone() if weight is None else gradient * weight.to(gradient.dtype)  # another one under autocast
         passed = (u.sub_(u.mean(-1, keepdim=True)) if ctx.centred else u).mul_(scale)
-        leaks = {} if bias is None else {"norm bias": (gradient @ bias).unsqueeze(-1)}
+        leaks = {} if bias is None else {"norm bias": weighed(gradient, bias)}
         return ctx.account.settle(ctx.x and ctx.x.value, passed, leaks), None, None, None, None, None
 
 

@@ -85,7 +85,12 @@ def identity(at_zero: float) -> Callable[[Run, Call], Tensor]:
         def compute(value: Tensor) -> Tensor:
             return call.function(value, *rest, **kwargs)  # type: ignore[no-any-return]
 
-        return mark(run, call, line(run, call, x, compute, keep=False, at_zero=at_zero))
+        y = line(run, call, x, compute, keep=False, at_zero=at_zero)
+        image = run.image(x)
+        if image.at_zero:
+            return mark(run, call, y)
+        run.remember(y, image.root, 0.0)
+        return y
 
     return apply
 
