@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from clearhead import inventory
 from clearhead.maps import Recipe, Target
 from clearhead.units import Unit
 
@@ -168,11 +169,12 @@ class Question:
     @contextmanager
     def evaluated(self) -> Iterator[tuple[str, ...]]:
         """The model in evaluation mode for a while, with a warning if it was not; every flag is put back."""
-        training = [module for module in self.model.modules() if module.training]
+        modules = [module for _, module in inventory.modules(self.model)]
+        training = [module for module in modules if module.training]
         for module in training:
             module.training = False
         notes: tuple[str, ...] = (TRAINING,) if training else ()
-        if any(map(_compiled, self.model.modules())):
+        if any(map(_compiled, modules)):
             notes += (COMPILED,)
         try:
             with _uncompiled():
@@ -187,7 +189,7 @@ COMPILED = "The model, or a part of it, is compiled; it is explained as it was w
 
 
 def _compiled(module: nn.Module) -> bool:
-    return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+    return "_orig_mod" in module._modules or getattr(module, "_compiled_call_impl", None) is not None
 
 
 def _uncompiled() -> AbstractContextManager[Any]:

@@ -13,6 +13,7 @@ from clearhead.config import Settings
 from clearhead.errors import ModelError, UsageError
 from clearhead.maps import LedgerEntry
 from clearhead.relevance.ledger import Ledger
+from clearhead.relevance.numerics import rooms
 from clearhead.relevance.run import Lookup, Run
 from clearhead.relevance.table import ROWS
 from clearhead.tape import Tape
@@ -160,7 +161,8 @@ class Recording:
 
     def _pulled(self, value: Tensor, leaves: list[Tensor], *, keep: bool) -> tuple[Tensor | None, ...]:
         try:
-            return torch.autograd.grad(value.reshape(()), leaves, retain_graph=keep, allow_unused=True)
+            with rooms():
+                return torch.autograd.grad(value.reshape(()), leaves, retain_graph=keep, allow_unused=True)
         except RuntimeError as error:
             raise ModelError(
                 f"Relevance cannot be sent back through this model: {error}. Gradient checkpointing and code that "

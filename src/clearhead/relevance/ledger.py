@@ -138,10 +138,10 @@ class Account:
     def close(
         self, a: Tensor, gradient: Tensor, leaks: Mapping[str, Tensor], taken: Tensor, *, strew: bool = True
     ) -> Tensor:
-        r"""Book what was `taken` back; what was not is lost, or strewn among the entries of its place on the first axis.
+        r"""Book what was `taken` back; what was not is lost, or strewn among the entries of a at its place.
 
-        Strewn, each takes a share of $|a_i G_i|$, so that nothing gets relevance that had none; where nothing has, it
-        is lost.
+        That is its place on the first axis. Each takes a share of $|a_i G_i|$, so that nothing gets relevance that had
+        none; where nothing has, it is lost.
         """
         if everywhere(taken):
             for cause, leak in leaks.items():

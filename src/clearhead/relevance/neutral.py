@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from clearhead import inventory
 from clearhead.config import Settings
 from clearhead.lookups import Blanks
 from clearhead.question import NOTHING, Question, uncached
@@ -83,10 +84,13 @@ def _state(model: nn.Module) -> tuple[Any, ...]:
 
     The first entry of each tensor tells what was written past autograd, unless that left this entry alone.
     """
-    held = [x.detach() for x in (*model.parameters(), *model.buffers()) if x.numel()]
-    firsts = torch.stack([x.flatten()[0].to("cpu", torch.float64) for x in held]).tolist() if held else []
-    hooks = [tuple(hook) for module in model.modules() for hook in (module._forward_hooks, module._forward_pre_hooks)]
-    return tuple((x.data_ptr(), x._version) for x in held), tuple(firsts), tuple(hooks)
+    hooks = [
+        tuple(hook)
+        for _, module in inventory.modules(model)
+        for hook in (module._forward_hooks, module._forward_pre_hooks)
+        if hook
+    ]
+    return inventory.versions(model), inventory.firsts(model), tuple(hooks)
 
 
 def _silent(tensors: Mapping[str, Any], ids: set[str]) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import math
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -34,19 +36,11 @@ def row_dot(value: Tensor, gradient: Tensor) -> Tensor:
 
     A mask entry of -inf without gradient counts as 0, not as NaN.
     """
-    if not value.dim():
-        return _product(value, gradient)
-    found = inner(value, gradient)
-    if found.device.type == "cpu" and math.isfinite(found.sum().item()):  # elsewhere the question costs more than the answer
-        return found
-    return _product(value, gradient).sum(-1, keepdim=True)
-
-
-def inner(value: Tensor, gradient: Tensor) -> Tensor:
-    r"""$\sum_j x_j G_j$ for finite x and G, without a product of their size in memory."""
     if value.dtype in _HALF:
-        return _product(value, gradient).sum(-1, keepdim=True)
-    return torch.linalg.vecdot(value, gradient.to(value.dtype)).unsqueeze(-1)
+        value, gradient = value.float(), gradient.float()
+    product = torch.mul(value.detach(), gradient.detach(), out=room(gradient))
+    product.nan_to_num_(nan=0.0, posinf=INFINITY, neginf=-INFINITY)
+    return product.sum(-1, keepdim=True) if product.dim() else product.clone()
 
 
 def weighed(gradient: Tensor, weight: Tensor) -> Tensor:
@@ -62,10 +56,11 @@ def slope_(y: Tensor, x: Tensor, at_zero: float) -> Tensor:
 
 def chord(x: Tensor, y: Tensor, r: Tensor, f: Tensor) -> Tensor:
     r"""$(y - f)/(x - r)$, the slope of the line from $(r, f)$ to $(x, y)$; $|x - r|$ counts as NEAR at least."""
-    wide = torch.promote_types(x.dtype, torch.float32)
-    away = x.to(wide) - r
-    away = away.abs().clamp_min_(NEAR).copysign_(away)
-    return torch.div(y.to(wide) - f, away, out=away).to(x.dtype)
+    if x.dtype in _HALF:
+        return chord(x.float(), y.float(), r.float(), f.float()).to(x.dtype)
+    away = torch.sub(x, r, out=room(x))
+    slope = away.abs().clamp_min_(NEAR).copysign_(away)
+    return torch.div(torch.sub(y, f, out=away), slope, out=slope)
 
 
 def stabilised(gradient: Tensor, z: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
@@ -105,9 +100,9 @@ def give_back(a: Tensor, leak: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor
     Gives the new gradient and which rows took their leak: a row of `a` that is all 0, or so small or so large that
     its share cannot be written down, takes none.
     """
-    sign = a.sign()
-    share, taken = fair_shares(leak, inner(a, sign).to(leak.dtype), gradient.dtype)
-    return gradient.addcmul_(sign, share), taken
+    size = torch.abs(a, out=room(a)).sum(-1, keepdim=True, dtype=leak.dtype)
+    share, taken = fair_shares(leak, size, gradient.dtype)
+    return gradient.addcmul_(torch.sign(a, out=room(a)), share), taken
 
 
 def strewn(a: Tensor, gradient: Tensor, leak: Tensor) -> tuple[Tensor, Tensor]:
@@ -137,8 +132,32 @@ def infinite(result: Any) -> bool:
     )
 
 
-def _product(value: Tensor, gradient: Tensor) -> Tensor:
-    """Entry times gradient, in float32 at least; a mask entry of -inf without gradient counts as 0, not as NaN."""
-    if value.dtype in _HALF:
-        value, gradient = value.float(), gradient.float()
-    return (value * gradient).nan_to_num_(nan=0.0, posinf=INFINITY, neginf=-INFINITY)
+# ---- memory for a moment -------------------------------------------------------------------------------------------
+
+
+class _Room(threading.local):
+    held: dict[torch.dtype, Tensor] | None = None
+
+
+_ROOM = _Room()
+
+
+@contextmanager
+def rooms() -> Iterator[None]:
+    """For a while, `room` gives the same memory again and again: a fresh page costs more than the sum that fills it."""
+    outer, _ROOM.held = _ROOM.held, {}
+    try:
+        yield
+    finally:
+        _ROOM.held = outer
+
+
+def room(like: Tensor) -> Tensor:
+    """Memory of the shape and type of a tensor, until the next call: never kept, never handed on."""
+    held = _ROOM.held
+    if held is None or like.device.type != "cpu":  # other devices keep what was freed themselves
+        return torch.empty_like(like, memory_format=torch.contiguous_format)
+    found, size = held.get(like.dtype), like.numel()
+    if found is None or found.numel() < size:
+        found = held[like.dtype] = torch.empty(size, dtype=like.dtype)
+    return found[:size].view(like.shape)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from clearhead import inventory
 from clearhead.config import Settings
 from clearhead.errors import UnruledOperationError
 from clearhead.relevance import graph
@@ -287,8 +288,8 @@ class Run:
         if not isinstance(value, Tensor) or self._model is None:
             return None
         if self._learned is None:
-            state = (*self._model.named_buffers(), *self._model.named_parameters())
-            self._learned = {tensor.untyped_storage().data_ptr(): name for name, tensor in state}
+            state = {**inventory.buffers(self._model), **inventory.parameters(self._model)}
+            self._learned = {tensor.untyped_storage().data_ptr(): name for name, tensor in state.items()}
         return self._learned.get(value.untyped_storage().data_ptr())
 
     def image(self, tensor: Tensor) -> Image:

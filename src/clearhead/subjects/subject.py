@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from clearhead import inventory
 from clearhead.config import Settings
 from clearhead.errors import UsageError
 from clearhead.maps import Recipe
@@ -164,8 +165,8 @@ class Subject:
 
     def fingerprint(self) -> str:
         """A short hash of the model's class, and of shapes, types and a sample of the values of its weights."""
-        state = [(name, p.detach()) for name, p in self.model.named_parameters()]
-        key = tuple(number for _, p in state for number in (p.data_ptr(), p._version))
+        state = inventory.parameters(self.model)
+        key = tuple(number for p in state.values() for number in (p.data_ptr(), p._version))
         if self._fingerprint is None or self._fingerprint[0] != key:
             self._fingerprint = (key, _hash(self.model, state))
         return self._fingerprint[1]
@@ -209,12 +210,12 @@ def check_kinds(inputs: Sequence[Any]) -> None:
         )
 
 
-def _hash(model: nn.Module, state: list[tuple[str, torch.Tensor]]) -> str:
+def _hash(model: nn.Module, state: Mapping[str, torch.Tensor]) -> str:
     digest = hashlib.sha256(type(model).__qualname__.encode())
-    for name, p in state:
+    for name, p in state.items():
         digest.update(f"{name} {tuple(p.shape)} {p.dtype}".encode())
         if p.numel() and p.device.type != "meta":
-            sample = p.reshape(-1)[:: max(1, p.numel() // 16)]
+            sample = p.detach().reshape(-1)[:: max(1, p.numel() // 16)]
             digest.update(sample.double().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
 
