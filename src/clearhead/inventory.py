@@ -30,9 +30,9 @@ def parameters(model: nn.Module) -> dict[str, Tensor]:
     return _held(model, "_parameters")
 
 
-def buffers(model: nn.Module) -> dict[str, Tensor]:
-    """Each buffer once, by its first name."""
-    return _held(model, "_buffers")
+def tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Each parameter and buffer once, by its first name."""
+    return _held(model, "_parameters", "_buffers")
 
 
 def versions(model: nn.Module) -> tuple[int, ...]:
@@ -40,25 +40,25 @@ def versions(model: nn.Module) -> tuple[int, ...]:
 
     What was written past autograd (`.data`) is not seen; `firsts` sees most of it.
     """
-    held = (*parameters(model).values(), *buffers(model).values())
-    return tuple(number for x in held for number in (x.data_ptr(), x._version))
+    return tuple(number for x in tensors(model).values() for number in (x.data_ptr(), x._version))
 
 
 @torch.no_grad()
 def firsts(model: nn.Module) -> tuple[float, ...]:
     """The first entry of each parameter and buffer that is a plain tensor."""
     alike: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
-    for x in (*parameters(model).values(), *buffers(model).values()):
+    for x in tensors(model).values():
         if x.numel() and not x.is_meta and type(x) in (Tensor, nn.Parameter):
             alike.setdefault((x.dtype, x.device), []).append(x.as_strided((), ()))
     return tuple(number for each in alike.values() for number in torch.stack(each).tolist())
 
 
-def _held(model: nn.Module, kind: str) -> dict[str, Tensor]:
+def _held(model: nn.Module, *kinds: str) -> dict[str, Tensor]:
     found, seen = {}, set[int]()
     for path, module in modules(model):
-        for name, x in getattr(module, kind).items():
-            if x is not None and id(x) not in seen:
-                seen.add(id(x))
-                found[f"{path}.{name}" if path else name] = x
+        for kind in kinds:
+            for name, x in getattr(module, kind).items():
+                if x is not None and id(x) not in seen:
+                    seen.add(id(x))
+                    found[f"{path}.{name}" if path else name] = x
     return found

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from clearhead.maps import LedgerEntry
-from clearhead.relevance.numerics import by_item, everywhere, give_back, strewn
+from clearhead.relevance.numerics import by_item, give_back, strewn
 from clearhead.tape import Keeper, Kept
 
 
@@ -136,14 +136,14 @@ class Account:
         return self.close(a, gradient, leaks, taken, strew=strew)
 
     def close(
-        self, a: Tensor, gradient: Tensor, leaks: Mapping[str, Tensor], taken: Tensor, *, strew: bool = True
+        self, a: Tensor, gradient: Tensor, leaks: Mapping[str, Tensor], taken: Tensor | None, *, strew: bool = True
     ) -> Tensor:
-        r"""Book what was `taken` back; what was not is lost, or strewn among the entries of a at its place.
+        r"""Book what was `taken` back, None for all; what was not is lost, or strewn among the entries of a at its place.
 
         That is its place on the first axis. Each takes a share of $|a_i G_i|$, so that nothing gets relevance that had
         none; where nothing has, it is lost.
         """
-        if everywhere(taken):
+        if taken is None:
             for cause, leak in leaks.items():
                 self.ledger.book(cause, self.place, leak, returned=True)
             return gradient

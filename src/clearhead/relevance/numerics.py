@@ -80,25 +80,23 @@ def stabilised_entries(gradient: Tensor, z: Tensor, epsilon: float) -> tuple[Ten
     return torch.add(gradient, share, alpha=-epsilon), share * z * epsilon
 
 
-def fair_shares(leak: Tensor, size: Tensor, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
-    """`leak / size` where that can be written down (as `dtype`), else 0; and where it can."""
-    share = leak / size
-    taken = size.clamp(torch.finfo(size.dtype).tiny, torch.finfo(size.dtype).max) == size
-    taken &= share.abs() <= torch.finfo(dtype or share.dtype).max
-    share = share if everywhere(taken) else share.masked_fill(~taken, 0)
-    return share if dtype is None else share.to(dtype), taken
+def fair_shares(leak: Tensor, size: Tensor, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor | None]:
+    """`leak / size` where that can be written down (as `dtype`), else 0; and where it can: None means everywhere."""
+    share, dtype = leak / size, dtype or leak.dtype
+    tiny, huge, most = torch.finfo(size.dtype).tiny, torch.finfo(size.dtype).max, torch.finfo(dtype).max
+    if size.device.type == "cpu" and size.numel():  # elsewhere asking costs more than it saves
+        (least, largest), (low, high) = size.aminmax(), share.aminmax()
+        if least >= tiny and largest <= huge and low >= -most and high <= most:
+            return share.to(dtype), None
+    taken = (size >= tiny) & (size <= huge) & (share.abs() <= most)
+    return share.masked_fill(~taken, 0).to(dtype), taken
 
 
-def everywhere(taken: Tensor) -> bool:
-    """Is it known to be true everywhere? Not on a device where the question would cost more than the answer."""
-    return taken.device.type == "cpu" and bool(taken.all())
-
-
-def give_back(a: Tensor, leak: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+def give_back(a: Tensor, leak: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor | None]:
     r"""Add $\mathrm{sign}(a_i)\, S / \sum_k |a_k|$ to the gradient of `a` [..., d], in place, for a leak S [..., 1].
 
-    Gives the new gradient and which rows took their leak: a row of `a` that is all 0, or so small or so large that
-    its share cannot be written down, takes none.
+    Gives the new gradient and which rows took their leak, None for all: a row of `a` that is all 0, or so small or so
+    large that its share cannot be written down, takes none.
     """
     size = torch.abs(a, out=room(a)).sum(-1, keepdim=True, dtype=leak.dtype)
     share, taken = fair_shares(leak, size, gradient.dtype)
@@ -118,6 +116,7 @@ def strewn(a: Tensor, gradient: Tensor, leak: Tensor) -> tuple[Tensor, Tensor]:
     size = (carried.abs() * a.abs().nan_to_num(posinf=0)).flatten(1).sum(1) if a.dim() > 1 else carried.abs() * a.abs()
     share, taken = fair_shares(leak.flatten(1).sum(1) if leak.dim() > 1 else leak, size, gradient.dtype)
     gradient.addcmul_(carried, share.reshape(shape))
+    taken = torch.ones_like(share, dtype=torch.bool) if taken is None else taken
     return gradient, taken.reshape(-1, *[1] * (leak.dim() - 1)).expand_as(leak)
 
 

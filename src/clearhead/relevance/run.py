@@ -288,8 +288,8 @@ class Run:
         if not isinstance(value, Tensor) or self._model is None:
             return None
         if self._learned is None:
-            state = {**inventory.buffers(self._model), **inventory.parameters(self._model)}
-            self._learned = {tensor.untyped_storage().data_ptr(): name for name, tensor in state.items()}
+            held = inventory.tensors(self._model).items()
+            self._learned = {tensor.untyped_storage().data_ptr(): name for name, tensor in held}
         return self._learned.get(value.untyped_storage().data_ptr())
 
     def image(self, tensor: Tensor) -> Image:

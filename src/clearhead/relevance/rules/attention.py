@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -62,20 +63,41 @@ def _through_values(call: Call) -> Any:
     return call.function(query.detach(), key.detach(), *rest, **kwargs)
 
 
-class Attention(Function):
+@dataclass(frozen=True, slots=True)
+class Quarters:
     r"""$y = \mathrm{softmax}(qk^T)\,v$ on any kernel: v gets 1/2, q and k (and a dependent bias) 1/4 each.
 
     These are shares of torch's own gradients. What none of them takes, $\sum y G_y - \sum x G_x$, is softmax's.
     Achtibat et al. 2024, "AttnLRP", section 3.3.
     """
 
+    tensors: tuple[Tensor | None, ...]
+    account: Account
+
+    def passed(self, y: Tensor, gradient: Tensor, own: Iterator[Tensor]) -> list[Tensor | None]:
+        """What each tensor gets of its `own` gradient, which is scaled in place, and the books."""
+        query, key, value, mask = map(dependent, self.tensors)
+        half = 0.5 if value and (query or key or mask) else 1.0
+        score = half / 2 if query and key else half
+        self.account.book("softmax", row_dot(y, gradient))
+        passed: list[Tensor | None] = []
+        for x, share in zip(self.tensors, (score, score, half, half), strict=True):
+            if x is None or not dependent(x):
+                passed.append(None)
+                continue
+            found = next(own)
+            passed.append(found if share == 1 else found.mul_(share))
+            self.account.book("softmax", row_dot(x, found).neg_())
+        return passed
+
+
+class Attention(Function):
+    """Attention whose kernel has no single way back: a graph of its own is kept behind it."""
+
     @staticmethod
-    def forward(ctx: Any, account: Account, compute: Callable[..., Tensor], *tensors: Tensor | None) -> Tensor:
-        """Torch's own result, with a graph of its own behind it."""
-        query, key, value, mask = (dependent(x) for x in tensors)
-        both, score = value and (query or key or mask), 0.5 if query and key else 1.0
-        half = 0.5 if both else 1.0
-        ctx.account, ctx.shares = account, (score * half, score * half, half, half)
+    def forward(ctx: Any, rule: Quarters, compute: Callable[..., Tensor], *tensors: Tensor | None) -> Tensor:
+        """Torch's own result."""
+        ctx.rule = rule
         with torch.enable_grad():
             ctx.leaves = [x.detach().requires_grad_() if x is not None and dependent(x) else x for x in tensors]
             ctx.result = compute(*ctx.leaves)
@@ -83,27 +105,33 @@ class Attention(Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """The shares, and the books."""
-        account, leaves = ctx.account, ctx.leaves
-        account.book("softmax", row_dot(ctx.result.detach(), gradient))
-        moving = [n for n, x in enumerate(leaves) if dependent(x)]
-        own = torch.autograd.grad(ctx.result, [leaves[n] for n in moving], gradient, retain_graph=True)
-        passed: list[Tensor | None] = [None] * len(leaves)
-        for n, found in zip(moving, own, strict=True):
-            passed[n] = found if ctx.shares[n] == 1 else found * ctx.shares[n]
-            account.book("softmax", row_dot(leaves[n].detach(), passed[n]).neg_())
-        return None, None, *passed
+        """The way back through that graph."""
+        moving = [x for x in ctx.leaves if dependent(x)]
+        own = torch.autograd.grad(ctx.result, moving, gradient, retain_graph=True)
+        return None, None, *ctx.rule.passed(ctx.result.detach(), gradient, iter(own))
 
 
 def _through_all(run: Run, call: Call) -> Tensor:
     """`attnlrp` without materialised weights."""
-    tensors = [call.get(position, name) for position, name in enumerate(_TENSORS)]
+    tensors = tuple(call.get(position, name) for position, name in enumerate(_TENSORS))
     options = {name: option for name, option in call.kwargs.items() if name not in _TENSORS}
+    rule = Quarters(tensors, run.account(call))
 
     def compute(*entered: Tensor | None) -> Tensor:
         return call.function(*entered, *call.args[4:], **options)  # type: ignore[no-any-return]
 
-    return Attention.apply(run.account(call), compute, *tensors)  # type: ignore[no-any-return]
+    result, moving = compute(*tensors), [x.grad_fn for x in tensors if x is not None and dependent(x)]
+    node: Any = result.grad_fn
+    if [before for before, _ in node.next_functions if before is not None] != moving:
+        return Attention.apply(rule, compute, *tensors)  # type: ignore[no-any-return]
+    y = result.detach()
+
+    def shared(own: tuple[Tensor | None, ...], gradients: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
+        passed = iter([x for x in rule.passed(y, gradients[0], (x for x in own if x is not None)) if x is not None])
+        return tuple(x if x is None else next(passed) for x in own)
+
+    node.register_hook(shared)
+    return result
 
 
 def explicit(
