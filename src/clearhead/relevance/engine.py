@@ -14,7 +14,7 @@ from clearhead.errors import ModelError, UsageError
 from clearhead.maps import LedgerEntry
 from clearhead.relevance.ledger import Ledger
 from clearhead.relevance.numerics import rooms
-from clearhead.relevance.run import Lookup, Run
+from clearhead.relevance.run import Lookup, Owed, Run
 from clearhead.relevance.table import ROWS
 from clearhead.tape import Tape
 
@@ -87,6 +87,7 @@ class Watching(Protocol):
     tape: Tape
     ledger: Ledger
     lookups: list[Lookup]
+    owing: list[Owed]
     item: int | None
 
     @property
@@ -137,12 +138,18 @@ class Recording:
         self._run.ledger.clear()
         lookups = self._run.lookups
         straight = [lookup for lookup in lookups if lookup.own is not None]
+        owing = self._run.owing
         leaves = [lookup.leaf for lookup in lookups] + [each.own for each in straight if each.own is not None]
+        leaves += [owed.leaf for owed in owing]
         with torch.inference_mode(False), torch.enable_grad():
             whole = values[0] if len(values) == 1 else torch.stack([value.reshape(()) for value in values]).sum()
             found = self._pulled(whole, leaves, keep=keep)
+        for owed, gradient in zip(owing, found[len(leaves) - len(owing) :], strict=True):
+            if gradient is not None:
+                wide = torch.promote_types(gradient.dtype, torch.float32)
+                self._run.ledger.book(owed.cause, owed.place, owed.leaf.detach().to(wide) * gradient)
         gradients = [torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, found, strict=True)]
-        own = {id(lookup): each for lookup, each in zip(straight, gradients[len(lookups) :], strict=True)}
+        own = {id(lookup): each for lookup, each in zip(straight, gradients[len(lookups) :], strict=False)}
         sources = tuple(
             _source(lookup, gradient, own.get(id(lookup))) for lookup, gradient in zip(lookups, gradients, strict=False)
         )

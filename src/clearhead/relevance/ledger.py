@@ -138,7 +138,7 @@ class Account:
     def close(
         self, a: Tensor, gradient: Tensor, leaks: Mapping[str, Tensor], taken: Tensor | None, *, strew: bool = True
     ) -> Tensor:
-        r"""Book what was `taken` back, None for all; what was not is lost, or strewn among the entries of a at its place.
+        r"""Book what was `taken` back, None for all; the rest is lost, or strewn among the entries of a at its place.
 
         That is its place on the first axis. Each takes a share of $|a_i G_i|$, so that nothing gets relevance that had
         none; where nothing has, it is lost.

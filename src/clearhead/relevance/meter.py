@@ -83,7 +83,8 @@ def hooked(result: Tensor, seen: Callable[[Tensor], Tensor | None]) -> Tensor:
 
 def arriving(result: Tensor, seen: Callable[[Tensor], None]) -> Tensor:
     """The result, whose gradient is shown to `seen`, flat where a view hides a flat one; the model may overwrite it."""
-    node = (result._base if result._is_view() else result).grad_fn
+    base = result._base
+    node = (result if base is None else base).grad_fn
     if node is not None:
         node.register_prehook(lambda gradients: seen(gradients[0]))
     return result

@@ -56,6 +56,12 @@ class Call:
         args = tuple(mapped(value, change) for value in self.args)
         return Call(self.operation, self.function, args, {k: mapped(v, change) for k, v in self.kwargs.items()})
 
+    def put(self, other: Tensor, *, for_: Tensor) -> Call:
+        """The same call with another tensor in the place of one of its arguments."""
+        args = tuple(other if x is for_ else x for x in self.args)
+        kwargs = {name: other if x is for_ else x for name, x in self.kwargs.items()}
+        return Call(self.operation, self.function, args, kwargs)
+
     def dependents(self) -> Iterator[Tensor]:
         """The tensors among the arguments that depend on what is explained."""
         yield from picked((*self.args, *self.kwargs.values()))
@@ -90,6 +96,15 @@ class Lookup:
     base: Tensor | None = None
     own: Tensor | None = None
     range: tuple[Tensor, Tensor] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """A constant that takes its share, $c G_c$, of what reaches the leaf that stands in its place."""
+
+    cause: str
+    leaf: Tensor
+    place: Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +157,7 @@ class Run:
         self.ledger = Ledger(batch)
         self.keeper = Keeper()
         self.lookups: list[Lookup] = []
+        self.owing: list[Owed] = []
         self.images: Any = WeakTensorKeyDictionary()
         self.detached: Any = WeakTensorKeyDictionary()
         self._shared: Any = WeakTensorKeyDictionary()
@@ -224,6 +240,12 @@ class Run:
     def account(self, call: Call) -> Account:
         """Where the leaks of the call are written down."""
         return Account(self.ledger, self.place(call), self.returns, self.keeper)
+
+    def owed(self, cause: str, constant: Tensor, place: Place) -> Tensor:
+        """What stands in the place of a constant that takes a share; of one item, for nobody could tell whose."""
+        leaf = constant.detach().requires_grad_()
+        self.owing.append(Owed(cause, leaf, place))
+        return leaf
 
     def choice(self, call: Call, a: Tensor) -> Choice:
         """The rule of a layer that reads `a`."""

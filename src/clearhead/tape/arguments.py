@@ -20,7 +20,7 @@ def constants_detached(values: tuple[Any, ...]) -> tuple[tuple[Any, ...], bool]:
         if isinstance(value, Tensor):
             if not value.requires_grad:
                 continue
-            if value.grad_fn is not None:
+            if not value.is_leaf:
                 depends = True
                 continue
             new: Any = value.detach()

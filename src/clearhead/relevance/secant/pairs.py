@@ -17,7 +17,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from clearhead.config import Settings
 from clearhead.relevance.ledger import Ledger, Place
-from clearhead.relevance.run import OTHER, Call, Lookup, Row, unruled_at
+from clearhead.relevance.run import OTHER, Call, Lookup, Owed, Row, unruled_at
 from clearhead.relevance.secant.numerics import middle
 from clearhead.tape import (
     Function,
@@ -74,6 +74,7 @@ class Pairs:
         self.ledger = Ledger(batch)
         self.keeper = Keeper()
         self.lookups: list[Lookup] = []
+        self.owing: list[Owed] = []
         self.parted: dict[Place, str] = {}
         self.tape = Tape(self.interpret, model)
         self._others: Any = WeakTensorKeyDictionary()
