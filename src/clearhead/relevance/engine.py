@@ -16,7 +16,7 @@ from clearhead.relevance.ledger import Ledger
 from clearhead.relevance.numerics import rooms
 from clearhead.relevance.run import Lookup, Owed, Run
 from clearhead.relevance.table import ROWS
-from clearhead.tape import Tape
+from clearhead.tape import Keeper, Tape
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,6 +86,7 @@ class Watching(Protocol):
 
     tape: Tape
     ledger: Ledger
+    keeper: Keeper
     lookups: list[Lookup]
     owing: list[Owed]
     item: int | None
@@ -136,6 +137,7 @@ class Recording:
         for value in values:
             self._require_dependent(value)
         self._run.ledger.clear()
+        self._run.keeper.last = not keep
         lookups = self._run.lookups
         straight = [lookup for lookup in lookups if lookup.own is not None]
         owing = self._run.owing

@@ -49,7 +49,7 @@ class EntryTap(Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         """Show, and pass on."""
-        instead = ctx.seen(ctx.kept.value, gradient)
+        instead = ctx.seen(ctx.kept.take(), gradient)
         return (gradient if instead is None else instead), None, None
 
 

@@ -124,9 +124,10 @@ def _through_all(run: Run, call: Call) -> Tensor:
     node: Any = result.grad_fn
     if [before for before, _ in node.next_functions if before is not None] != moving:
         return Attention.apply(rule, compute, *tensors)  # type: ignore[no-any-return]
-    y = result.detach()
+    waiting = [(rule, result.detach())]
 
     def shared(own: tuple[Tensor | None, ...], gradients: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
+        rule, y = waiting.pop() if run.keeper.last else waiting[0]
         passed = iter([x for x in rule.passed(y, gradients[0], (x for x in own if x is not None)) if x is not None])
         return tuple(x if x is None else next(passed) for x in own)
 

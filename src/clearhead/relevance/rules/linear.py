@@ -45,10 +45,10 @@ class Linear(Function):
         weight_OI = weight_OI.to(gradient.dtype)  # wider under autocast
         leaks = {}
         if ctx.epsilon:
-            gradient, leaks["epsilon"] = stabilised(gradient, ctx.z.value, ctx.epsilon)
+            gradient, leaks["epsilon"] = stabilised(gradient, ctx.z.take(), ctx.epsilon)
         if bias_O is not None:
             leaks["bias"] = weighed(gradient, bias_O)
-        a = ctx.a and ctx.a.value
+        a = ctx.a and ctx.a.take()
         return ctx.account.settle(a, gradient @ weight_OI, leaks), None, None, None, None, None
 
 

@@ -14,7 +14,7 @@ from clearhead.relevance.meter import owned
 from clearhead.relevance.numerics import weighed
 from clearhead.relevance.run import Call, Row, Run
 
-Computed = Callable[[], tuple[Tensor, Tensor]]
+Computed = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 class Norm(Function):
@@ -35,9 +35,11 @@ class Norm(Function):
         account: Account,
     ) -> Tensor:
         """Torch's own result, made in here; all tensors have the normalised axes flattened into the last one."""
-        y, scale = compute()
+        y, scale = compute(x)
         ctx.save_for_backward(scale, weight, bias)
         ctx.x = account.keep(x, when=account.returns and bias is not None)
+        if ctx.x is not None:
+            account.keeper.make(y, lambda x: compute(x)[0], ctx.x)
         ctx.centred, ctx.account = centred, account
         return y
 
@@ -48,11 +50,11 @@ class Norm(Function):
         u = gradient.clone() if weight is None else gradient * weight.to(gradient.dtype)  # another one under autocast
         passed = (u.sub_(u.mean(-1, keepdim=True)) if ctx.centred else u).mul_(scale)
         leaks = {} if bias is None else {"norm bias": weighed(gradient, bias)}
-        return ctx.account.settle(ctx.x and ctx.x.value, passed, leaks), None, None, None, None, None
+        return ctx.account.settle(ctx.x and ctx.x.take(), passed, leaks), None, None, None, None, None
 
 
 def _normalise(run: Run, call: Call, compute: Computed, bias: Tensor | None, *, centred: bool) -> Tensor:
-    """`compute` gives y and the scale; axes that are normalised together are flattened into one on the way."""
+    """`compute` gives y and the scale for x; axes that are normalised together are flattened into one on the way."""
     x, shape, weight = call.get(0, "input"), call.get(1, "normalized_shape"), call.get(2, "weight")
     account = run.account(call)
     axes = len(shape)
@@ -60,8 +62,8 @@ def _normalise(run: Run, call: Call, compute: Computed, bias: Tensor | None, *, 
         return Norm.apply(x, compute, weight, bias, centred, account)  # type: ignore[no-any-return]
     weight, bias = (None if t is None else t.flatten() for t in (weight, bias))
 
-    def flat() -> tuple[Tensor, Tensor]:
-        y, scale = compute()
+    def flat(flattened: Tensor) -> tuple[Tensor, Tensor]:
+        y, scale = compute(flattened.reshape(x.shape))
         return y.flatten(-axes), scale.flatten(-axes)
 
     result: Tensor = Norm.apply(x.flatten(-axes), flat, weight, bias, centred, account)
@@ -70,12 +72,11 @@ def _normalise(run: Run, call: Call, compute: Computed, bias: Tensor | None, *, 
 
 def layer_norm(run: Run, call: Call) -> Tensor:
     """`F.layer_norm(x, shape, weight, bias, eps)`."""
-    x, shape, weight, bias = (call.get(i, n) for i, n in enumerate(("input", "normalized_shape", "weight", "bias")))
+    shape, weight, bias = (call.get(i, n) for i, n in enumerate(("normalized_shape", "weight", "bias"), 1))
     eps = call.get(4, "eps", 1e-5)
-    held = x.detach()
 
-    def compute() -> tuple[Tensor, Tensor]:
-        y, _, scale = torch.native_layer_norm(held, list(shape), weight, bias, eps)
+    def compute(x: Tensor) -> tuple[Tensor, Tensor]:
+        y, _, scale = torch.native_layer_norm(x, list(shape), weight, bias, eps)
         return y, scale
 
     return _normalise(run, call, compute, bias, centred=True)
@@ -83,13 +84,13 @@ def layer_norm(run: Run, call: Call) -> Tensor:
 
 def rms_norm(run: Run, call: Call) -> Tensor:
     """`F.rms_norm(x, shape, weight, eps)`."""
-    held, shape, eps = call.changed(Tensor.detach), call.get(1, "normalized_shape"), call.get(3, "eps")
+    given, shape, eps = call.get(0, "input"), call.get(1, "normalized_shape"), call.get(3, "eps")
+    least = torch.finfo(given.dtype).eps if eps is None else eps
 
-    def compute() -> tuple[Tensor, Tensor]:
-        x: Tensor = held.get(0, "input")
+    def compute(x: Tensor) -> tuple[Tensor, Tensor]:
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         square = wide.square().mean(tuple(range(-len(shape), 0)), keepdim=True)
-        return held.native(), torch.rsqrt(square + (torch.finfo(x.dtype).eps if eps is None else eps))
+        return call.put(x, for_=given).native(), torch.rsqrt(square + least)
 
     return _normalise(run, call, compute, None, centred=False)
 

@@ -38,8 +38,8 @@ class Identity(Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
         """The slope of the line."""
-        x = ctx.x.value
-        y = ctx.y.value.clone() if ctx.y else ctx.compute(x)
+        x = ctx.x.take()
+        y = ctx.y.take().clone() if ctx.y else ctx.compute(x)
         return slope_(y, x, ctx.at_zero).mul_(gradient), None, None, None, None
 
 
@@ -52,19 +52,22 @@ class Chord(Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, compute: Compute, start: Start, account: Account) -> Tensor:
+    def forward(ctx: Any, x: Tensor, compute: Compute, again: bool, start: Start, account: Account) -> Tensor:
         """Torch's own result, made in here: an input handed out again would count as a view of itself."""
         y = compute(x)
-        ctx.x, ctx.y, ctx.start, ctx.account = account.keep(x), account.keep(y), start, account
+        ctx.x, ctx.start, ctx.account = account.keep(x), start, account
+        if again:
+            account.keeper.make(y, compute, ctx.x)
+        ctx.y = account.keep(y)
         return y
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
         """The slope of the line, the books, and what is handed back."""
-        x, y, account = ctx.x.value, ctx.y.value, ctx.account
+        y, x, account = ctx.y.take(), ctx.x.take(), ctx.account  # y may be made of x
         passed = chord(x, y, *ctx.start).mul_(gradient)
         leaks = {"reference": row_dot(y, gradient) - row_dot(x, passed)}
-        return account.settle(x, passed, leaks), None, None, None
+        return account.settle(x, passed, leaks), None, None, None, None
 
 
 def line(run: Run, call: Call, x: Tensor, compute: Compute, *, keep: bool, at_zero: float) -> Tensor:
@@ -72,7 +75,7 @@ def line(run: Run, call: Call, x: Tensor, compute: Compute, *, keep: bool, at_ze
     start = run.start(call, x, compute)
     if start is None:
         return Identity.apply(x, compute, run.keeper, keep, at_zero)  # type: ignore[no-any-return]
-    return Chord.apply(x, compute, start, run.account(call))  # type: ignore[no-any-return]
+    return Chord.apply(x, compute, not keep, start, run.account(call))  # type: ignore[no-any-return]
 
 
 def identity(at_zero: float) -> Callable[[Run, Call], Tensor]:
@@ -80,10 +83,10 @@ def identity(at_zero: float) -> Callable[[Run, Call], Tensor]:
 
     def apply(run: Run, call: Call) -> Tensor:
         x: Tensor = call.args[0] if call.args else call.kwargs["input"]
-        rest, kwargs = call.args[1:], {k: v for k, v in call.kwargs.items() if k != "input"}
+        function, rest, kwargs = call.function, call.args[1:], {k: v for k, v in call.kwargs.items() if k != "input"}
 
         def compute(value: Tensor) -> Tensor:
-            return call.function(value, *rest, **kwargs)  # type: ignore[no-any-return]
+            return function(value, *rest, **kwargs)  # type: ignore[no-any-return]
 
         y = line(run, call, x, compute, keep=False, at_zero=at_zero)
         image = run.image(x)

@@ -42,11 +42,11 @@ class Shift(Function):
         """The rule, the books, and what is handed back."""
         term: Term = ctx.term
         rows = gradient if gradient.dim() else gradient.reshape(1)
-        held = term.constant.value
+        held = term.constant.take()
         constant = held if held.dim() else held.reshape(1)
         leaks = {term.cause: row_dot(constant.expand_as(rows), rows)}
         # Entries that nothing reads, such as masked scores, take nothing.
-        takers = ctx.x.value.reshape(rows.shape) * (rows != 0) if ctx.x else None
+        takers = ctx.x.take().reshape(rows.shape) * (rows != 0) if ctx.x else None
         passed = rows * term.factor  # a fresh tensor: what is handed back is added in place
         return ctx.account.settle(takers, passed, leaks, strew=True).reshape(gradient.shape), None, None, None
 
@@ -82,7 +82,7 @@ class Residual(Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """The shares of both terms."""
         wide = torch.promote_types(gradient.dtype, torch.float32)
-        a, b, y = (kept.value.to(wide) for kept in ctx.kept)
+        a, b, y = (kept.take().to(wide) for kept in ctx.kept)
         b = b * ctx.factor
         size = y.abs()
         agreeing = (size + a.abs() + b.abs()) / 2
