@@ -52,8 +52,8 @@ class Kept:
 class Again:
     """A value that is sooner computed from what is kept anyway than kept: once on a way back, for all its readers."""
 
-    def __init__(self, make: Callable[[Tensor], Tensor], x: Kept, value: Tensor) -> None:
-        self._make, self._x, self._version = make, x, value._version
+    def __init__(self, make: Callable[..., Tensor], given: tuple[Kept, ...], value: Tensor) -> None:
+        self._make, self._given, self._version = make, given, value._version
         self._readers, self._left = 0, 0
         self._value: Tensor | None = None
 
@@ -69,7 +69,7 @@ class Again:
         if self._value is None:
             self._left = self._readers
             with torch.no_grad():
-                self._value = self._make(self._x.value)
+                self._value = self._make(*(kept.value for kept in self._given))
         value, self._left = self._value, self._left - 1
         if self._left <= 0:
             self._value = None
@@ -96,9 +96,9 @@ class Keeper:
             self._by_storage.setdefault(address(tensor), WeakSet()).add(kept)
         return kept
 
-    def make(self, result: Tensor, make: Callable[[Tensor], Tensor], x: Kept) -> None:
-        """From now on, who keeps `result` or a view of all of it keeps x instead: it is `make(x)`."""
-        self._made[result] = Again(make, x, result)
+    def make(self, result: Tensor, make: Callable[..., Tensor], *given: Kept) -> None:
+        """From now on, who keeps `result` or a view of all of it keeps what is `given` instead: it is made of that."""
+        self._made[result] = Again(make, given, result)
 
     def spare(self, written: object) -> None:
         """Called before `written` is overwritten: whatever is kept of its memory is copied first."""

@@ -164,8 +164,16 @@ def mul(run: Run, call: Call) -> Any:
     x, other = call.get(0, "input"), call.get(1, "other")
     if dependent(x) and dependent(other):
         whole = one_function(run, call, [x, other])
-        return bilinear(run, call) if whole is None else whole
+        return _product(run, call, x, other) if whole is None else whole
     return mark(run, call, call.native())
+
+
+def _product(run: Run, call: Call, x: Tensor, other: Tensor) -> Tensor:
+    """Half to each factor. Torch keeps both, so a layer that reads the product need not keep that too."""
+    y: Tensor = bilinear(run, call)
+    if run.returns and x.shape == other.shape:
+        run.keeper.make(y, torch.mul, run.keeper.keep(x), run.keeper.keep(other))
+    return y
 
 
 def div(run: Run, call: Call) -> Any:
