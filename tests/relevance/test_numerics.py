@@ -7,7 +7,7 @@ import threading
 import pytest
 import torch
 
-from clearhead.relevance.numerics import chord, fair_shares, give_back, room, rooms, row_dot, stabilised
+from clearhead.relevance.numerics import LITTLE, chord, fair_shares, give_back, room, rooms, row_dot, stabilised
 
 INFINITY = float("inf")
 
@@ -18,7 +18,7 @@ def tensors(*shape: int, dtype: torch.dtype = torch.float64) -> list[torch.Tenso
 
 
 def test_a_room_is_the_same_memory_again_and_again_in_its_block_and_thread_only():
-    a, b = tensors(4, 3)[0], tensors(2, 3)[0]
+    a, b = tensors(LITTLE, 3)[0], tensors(LITTLE)[0]
     one, another = room(a), room(a)
     assert one.data_ptr() != another.data_ptr()
     with rooms():
@@ -39,7 +39,7 @@ def test_a_room_is_the_same_memory_again_and_again_in_its_block_and_thread_only(
 @pytest.mark.parametrize("shared", [False, True])
 def test_no_result_lies_in_a_room(shared):
     """Each function gives the same numbers with memory that is used again, and what it gave stays what it was."""
-    x, y, G = tensors(5, 4)
+    x, y, G = tensors(5, LITTLE)
     calls = [
         lambda: (row_dot(x, G),),
         lambda: stabilised(G, y, 0.1),

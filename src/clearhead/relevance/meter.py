@@ -70,7 +70,7 @@ class Scale(Function):
 
 def owned(result: Tensor) -> Tensor:
     """The same memory in a tensor that is no view, so that a model may overwrite it and its hooks stay with it."""
-    return torch.ops.aten._unsafe_view(result, result.shape) if result._is_view() else result
+    return torch.ops.aten._unsafe_view.default(result, result.shape) if result._is_view() else result
 
 
 def hooked(result: Tensor, seen: Callable[[Tensor], Tensor | None]) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 INFINITY = float("inf")
 NEAR = 1e-2  # closer points than this are no two points to draw a line through
+LITTLE = 1 << 14  # memory for so few numbers is at hand
 _HALF = (torch.float16, torch.bfloat16)
 
 
@@ -45,8 +47,10 @@ def row_dot(value: Tensor, gradient: Tensor) -> Tensor:
 
 def weighed(gradient: Tensor, weight: Tensor) -> Tensor:
     r"""$\sum_j G_j w_j$ over the last axis, kept as an axis of length 1, for a weight [d]; in float32 at least."""
-    wide = torch.promote_types(gradient.dtype, torch.float32)
-    return (gradient.to(wide) @ weight.to(wide)).unsqueeze(-1)
+    if gradient.dtype in _HALF or gradient.dtype != weight.dtype:
+        wide = torch.promote_types(gradient.dtype, torch.float32)
+        gradient, weight = gradient.to(wide), weight.to(wide)
+    return (gradient @ weight).unsqueeze(-1)
 
 
 def slope_(y: Tensor, x: Tensor, at_zero: float) -> Tensor:
@@ -83,13 +87,19 @@ def stabilised_entries(gradient: Tensor, z: Tensor, epsilon: float) -> tuple[Ten
 def fair_shares(leak: Tensor, size: Tensor, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor | None]:
     """`leak / size` where that can be written down (as `dtype`), else 0; and where it can: None means everywhere."""
     share, dtype = leak / size, dtype or leak.dtype
-    tiny, huge, most = torch.finfo(size.dtype).tiny, torch.finfo(size.dtype).max, torch.finfo(dtype).max
+    (tiny, huge), (_, most) = _limits(size.dtype), _limits(dtype)
     if size.device.type == "cpu" and size.numel():  # elsewhere asking costs more than it saves
-        (least, largest), (low, high) = size.aminmax(), share.aminmax()
+        least, largest, low, high = (x.item() for pair in (size.aminmax(), share.aminmax()) for x in pair)
         if least >= tiny and largest <= huge and low >= -most and high <= most:
             return share.to(dtype), None
     taken = (size >= tiny) & (size <= huge) & (share.abs() <= most)
     return share.masked_fill(~taken, 0).to(dtype), taken
+
+
+@cache
+def _limits(dtype: torch.dtype) -> tuple[float, float]:
+    """The smallest and the largest number."""
+    return torch.finfo(dtype).tiny, torch.finfo(dtype).max
 
 
 def give_back(a: Tensor, leak: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -153,10 +163,10 @@ def rooms() -> Iterator[None]:
 
 def room(like: Tensor) -> Tensor:
     """Memory of the shape and type of a tensor, until the next call: never kept, never handed on."""
-    held = _ROOM.held
-    if held is None or like.device.type != "cpu":  # other devices keep what was freed themselves
-        return torch.empty_like(like, memory_format=torch.contiguous_format)
-    found, size = held.get(like.dtype), like.numel()
+    held, size = _ROOM.held, like.numel()
+    if held is None or size < LITTLE or like.device.type != "cpu":  # other devices keep what was freed themselves
+        return torch.empty(like.shape, dtype=like.dtype, device=like.device)
+    found = held.get(like.dtype)
     if found is None or found.numel() < size:
         found = held[like.dtype] = torch.empty(size, dtype=like.dtype)
     return found[:size].view(like.shape)
