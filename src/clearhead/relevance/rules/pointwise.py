@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -137,12 +138,27 @@ def mark(run: Run, call: Call, result: Tensor) -> Tensor:
     root = images[0].root
     if any(image.root is not root for image in images) or result.shape != root.shape:
         return result
-    known = iter(images)
-    zeros = call.changed(lambda x: torch.full((), next(known).at_zero, dtype=x.dtype, device=x.device))
-    at_zero = float(zeros.native())
+    at_zero = _of_numbers(call, [image.at_zero for image in images])
     if math.isfinite(at_zero):
         run.remember(result, root, at_zero)
     return result
+
+
+_ON_NUMBERS: dict[str, Callable[..., float]] = {
+    "add": operator.add,
+    "sub": operator.sub,
+    "mul": operator.mul,
+    "neg": operator.neg,
+}
+
+
+def _of_numbers(call: Call, numbers: list[float]) -> float:
+    """What the call makes of numbers in the places of its dependent arguments; torch is asked where Python cannot."""
+    known, plain = iter(numbers), _ON_NUMBERS.get(call.operation.name)
+    if plain and not call.kwargs and all(isinstance(x, (int, float)) or dependent(x) for x in call.args):
+        return float(plain(*(next(known) if isinstance(x, Tensor) else x for x in call.args)))
+    zeros = call.changed(lambda x: torch.full((), next(known), dtype=x.dtype, device=x.device))
+    return float(zeros.native())
 
 
 def one_function(run: Run, call: Call, factors: list[Tensor]) -> Tensor | None:
