@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -112,9 +113,15 @@ def bytes_per_position(model: nn.Module) -> int:
     return LAYERS_KEPT * sum(sizes) + 1
 
 
+def home(model: nn.Module) -> torch.device:
+    """Where inputs go: the device of the first weight that is there; the CPU where hooks load all of them."""
+    weights = chain(model.parameters(), model.buffers())
+    return next((weight.device for weight in weights if not weight.is_meta), torch.device("cpu"))
+
+
 def free_memory(model: nn.Module) -> int:
     """The bytes that are free where the model is."""
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    device = home(model)
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     try:

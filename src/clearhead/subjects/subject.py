@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from clearhead.config import Settings
 from clearhead.errors import UsageError
 from clearhead.maps import Recipe
+from clearhead.memory import home
 from clearhead.question import Aim, Item, Pass, Question
 from clearhead.subjects import images, joining, positions, targets
 from clearhead.subjects.aligning import check_tensors
@@ -26,6 +27,7 @@ from clearhead.subjects.posing import POSES, masked
 from clearhead.subjects.setting import Setting
 from clearhead.subjects.tasks import TENSORS
 from clearhead.subjects.wanted import Wanted
+from clearhead.subjects.weights import valued
 
 
 class Subject:
@@ -85,7 +87,7 @@ class Subject:
     def _tensors(self, given: Mapping[str, Any], wanted: Wanted, settings: Settings) -> Question:
         """A question about tensors, with an item for each row of their batch."""
         wanted.check("of explaining tensors", ("target", "contrast"))
-        part, layouts = positions.read(given, self._device())
+        part, layouts = positions.read(given, home(self.model))
         if callable(wanted.target) and len(layouts) > 1:
             raise UsageError(
                 f"A target function takes the output for one item; the tensors hold {len(layouts)}. Pass them one by "
@@ -134,7 +136,7 @@ class Subject:
             processor=processor,
             pooling=self._loaded.pooling,
             labels=self.labels,
-            device=self._device(),
+            device=home(self.model),
             dtype=self._dtype(),
             truncate=settings.truncate,
             pixels=pixels,
@@ -155,19 +157,15 @@ class Subject:
             ),
         )
 
-    def _device(self) -> torch.device:
-        return next((p.device for p in self.model.parameters()), torch.device("cpu"))
-
     def _dtype(self) -> torch.dtype:
         kinds = (p.dtype for p in self.model.parameters() if p.is_floating_point())
         return next(kinds, torch.float32)
 
     def fingerprint(self) -> str:
         """A short hash of the model's class, and of shapes, types and a sample of the values of its weights."""
-        state = [(name, p.detach()) for name, p in self.model.named_parameters()]
-        key = tuple(number for _, p in state for number in (p.data_ptr(), p._version))
+        key = tuple(number for p in self.model.parameters() for number in (p.data_ptr(), p._version))
         if self._fingerprint is None or self._fingerprint[0] != key:
-            self._fingerprint = (key, _hash(self.model, state))
+            self._fingerprint = (key, _hash(self.model))
         return self._fingerprint[1]
 
 
@@ -209,11 +207,11 @@ def check_kinds(inputs: Sequence[Any]) -> None:
         )
 
 
-def _hash(model: nn.Module, state: list[tuple[str, torch.Tensor]]) -> str:
+def _hash(model: nn.Module) -> str:
     digest = hashlib.sha256(type(model).__qualname__.encode())
-    for name, p in state:
+    for name, p in valued(model):
         digest.update(f"{name} {tuple(p.shape)} {p.dtype}".encode())
-        if p.numel() and p.device.type != "meta":
+        if p.numel() and not p.is_meta:
             sample = p.reshape(-1)[:: max(1, p.numel() // 16)]
             digest.update(sample.double().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -25,6 +25,7 @@ from clearhead.tape import (
     Operation,
     Tape,
     constants_detached,
+    given_back,
     is_tensor,
     mapped,
     picked,
@@ -146,13 +147,14 @@ class Pairs:
 
     def interpret(self, operation: Operation, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What the tape calls for each operation."""
+        given = args
         args, depends = constants_detached(args)
         if kwargs:
             values, also = constants_detached(tuple(kwargs.values()))
             kwargs, depends = dict(zip(kwargs, values, strict=True)), depends or also
         call = self._call(operation, function, args, kwargs)
         if call is None:
-            return function(*args, **kwargs)
+            return given_back(function(*args, **kwargs), args, given)
         row = self.rows.get(operation.name)
         if row is None and operation.composite is not None:
             return self.tape.under(operation.composite, *args, **kwargs)
