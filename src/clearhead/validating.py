@@ -23,7 +23,7 @@ from clearhead.maps import RelevanceMap
 from clearhead.probing import explained, steady, tested
 from clearhead.question import Question
 from clearhead.removal import WORDS, Removal
-from clearhead.subjects import Subject, Wanted, reads_images
+from clearhead.subjects import Subject, Wanted, offloaded, reads_images
 from clearhead.subjects.documents import read
 from clearhead.validations import Evaluation, Thresholds, Validation
 
@@ -31,8 +31,8 @@ DEFAULT = ("lrp", "secant", "integrated-gradients", "gradient-attention", "rollo
 PICTURE, OTHER = ("blur", "zero"), ("attention-mask", "zero", "mean")  # what else removes, the first that differs
 WAYS = 2  # how many ways to remove there are where none is named
 OFFLOADED = (
-    "Methods were not tested with random weights, nor with vectors moved: weights are offloaded. Load the model whole to "
-    "have them tested."
+    "Methods were not tested with random weights, nor with vectors moved: weights are offloaded. Load the model whole "
+    "to have them tested."
 )
 TESTED = 5  # inputs of a data set that methods are tested on
 WRITES = "encoder-decoder"

@@ -20,7 +20,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from clearhead.attention.looking import stream_names
 from clearhead.errors import ClearheadError, ModelError, UsageError, suggest
 from clearhead.headreports import Head
-from clearhead.question import Question, uncached
+from clearhead.question import Question, failed, uncached
 from clearhead.sight import places
 from clearhead.sight.capture import Layer, seen
 from clearhead.sight.sites import Site, laid
@@ -301,7 +301,7 @@ def passed(question: Question, give: Give, *, recording: bool) -> list[Any]:
         except (ClearheadError, torch.OutOfMemoryError, MemoryError):
             raise
         except Exception as error:
-            raise ModelError(f"The model failed on this input: {type(error).__name__}: {error}") from error
+            raise failed(question.model, part.tensors, error) from error
     return outputs
 
 
