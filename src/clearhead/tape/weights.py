@@ -26,7 +26,7 @@ class Names:
         """The name of the weight that a tensor is, or is a view of; None if it is none."""
         return self._read().get(address(tensor))
 
-    def __contains__(self, place: int) -> bool:
+    def __contains__(self, place: object) -> bool:
         """Does the memory of a weight begin there?"""
         return place in self._read()
 
