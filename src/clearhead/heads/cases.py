@@ -19,6 +19,7 @@ from clearhead.heads.gates import passed
 from clearhead.question import Question
 from clearhead.subjects import TENSORS, Subject, Wanted, valued
 from clearhead.subjects.targets import index, logits
+from clearhead.tape import parts
 
 Of = Literal["target", "loss"]
 Score = Callable[[list[Any], int], Tensor]  # the outputs of all passes and the item's place in the batch, to a scalar
@@ -158,6 +159,5 @@ def _told(name: str, value: Any) -> bytes:
     if not isinstance(value, Tensor):
         return f"{name} {value!r}".encode()
     about = f"{name} {tuple(value.shape)} {value.dtype}".encode()
-    if value.is_meta:
-        return about
-    return about + value.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes()
+    held = (part.cpu().reshape(-1).contiguous() for part in parts(value.detach()) if not part.is_meta)
+    return about + b"".join(part.view(torch.uint8).numpy().tobytes() for part in held)

@@ -14,7 +14,7 @@ from clearhead.config import Settings
 from clearhead.lookups import Blanks
 from clearhead.question import NOTHING, Question, uncached
 from clearhead.relevance.run import Call, Key, Row, Run, Start
-from clearhead.tape import Function, Operation
+from clearhead.tape import Function, Operation, parts
 
 POSITIONS = 16  # of a text that says nothing; what its last position holds is what counts
 
@@ -83,7 +83,8 @@ def _state(model: nn.Module) -> tuple[Any, ...]:
 
     The first entry of each tensor tells what was written past autograd, unless that left this entry alone.
     """
-    held = [x.detach() for x in (*model.parameters(), *model.buffers()) if x.numel() and not x.is_meta]
+    state = (part for x in (*model.parameters(), *model.buffers()) for part in parts(x.detach()))
+    held = [x for x in state if x.numel() and not x.is_meta]
     firsts = torch.stack([x.flatten()[0].to("cpu", torch.float64) for x in held]).tolist() if held else []
     hooks = [tuple(hook) for module in model.modules() for hook in (module._forward_hooks, module._forward_pre_hooks)]
     return tuple((x.data_ptr(), x._version) for x in held), tuple(firsts), tuple(hooks)

@@ -28,6 +28,7 @@ from clearhead.subjects.setting import Setting
 from clearhead.subjects.tasks import TENSORS
 from clearhead.subjects.wanted import Wanted
 from clearhead.subjects.weights import valued
+from clearhead.tape import parts
 
 
 class Subject:
@@ -163,7 +164,8 @@ class Subject:
 
     def fingerprint(self) -> str:
         """A short hash of the model's class, and of shapes, types and a sample of the values of its weights."""
-        key = tuple(number for p in self.model.parameters() for number in (p.data_ptr(), p._version))
+        held = (part for p in self.model.parameters() for part in parts(p))
+        key = tuple(number for part in held for number in (part.data_ptr(), part._version))
         if self._fingerprint is None or self._fingerprint[0] != key:
             self._fingerprint = (key, _hash(self.model))
         return self._fingerprint[1]
@@ -211,9 +213,10 @@ def _hash(model: nn.Module) -> str:
     digest = hashlib.sha256(type(model).__qualname__.encode())
     for name, p in valued(model):
         digest.update(f"{name} {tuple(p.shape)} {p.dtype}".encode())
-        if p.numel() and not p.is_meta:
-            sample = p.reshape(-1)[:: max(1, p.numel() // 16)]
-            digest.update(sample.double().cpu().numpy().tobytes())
+        for part in parts(p):
+            if part.numel() and not part.is_meta:
+                sample = part.reshape(-1)[:: max(1, part.numel() // 16)]
+                digest.update(sample.double().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

@@ -1,10 +1,11 @@
 """Interception: which torch operation is being called, by which module. No rules here."""
 
 from clearhead.tape.arguments import constants_detached, dependent, given_back, is_tensor, mapped, picked
-from clearhead.tape.keeping import Keeper, Kept
+from clearhead.tape.functions import OpaqueError
+from clearhead.tape.keeping import Keeper, Kept, address
 from clearhead.tape.mode import Interpreter, Tape
 from clearhead.tape.names import Function, Operation, operation, resolve, writes_in_place
-from clearhead.tape.weights import Names
+from clearhead.tape.weights import Names, parts
 
 __all__ = [
     "Function",
@@ -12,14 +13,17 @@ __all__ = [
     "Keeper",
     "Kept",
     "Names",
+    "OpaqueError",
     "Operation",
     "Tape",
+    "address",
     "constants_detached",
     "dependent",
     "given_back",
     "is_tensor",
     "mapped",
     "operation",
+    "parts",
     "picked",
     "resolve",
     "writes_in_place",

@@ -1,8 +1,11 @@
-"""Which weight of a model a tensor is, told by where its memory lies."""
+"""Which weight of a model a tensor is, told by where its memory lies; and what weights are made of."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from clearhead.tape.keeping import address
 
@@ -37,3 +40,12 @@ class Names:
             state = (*self._model.named_buffers(), *self._model.named_parameters())
             self._known = {at: name for name, tensor in state if (at := address(tensor))}
         return self._known
+
+
+def parts(weight: Tensor) -> Iterator[Tensor]:
+    """The plain tensors that a weight is made of: itself, or those that a subclass, such as of packed values, holds."""
+    if not is_traceable_wrapper_subclass(weight):
+        yield weight
+        return
+    for name in weight.__tensor_flatten__()[0]:
+        yield from parts(getattr(weight, name))

@@ -24,6 +24,7 @@ from clearhead.tape import (
     Keeper,
     Operation,
     Tape,
+    address,
     constants_detached,
     given_back,
     is_tensor,
@@ -87,7 +88,7 @@ class Pairs:
         """What the baseline has in the place of a tensor; None if the same."""
         found: Tensor | None = self._others.get(x)
         if found is None and self._overwritten:
-            constant = self._overwritten.get(x.untyped_storage().data_ptr())
+            constant = self._overwritten.get(address(x))
             if constant is not None and constant[0].dtype == x.dtype:
                 return torch.as_strided(constant[1], x.shape, x.stride(), x.storage_offset())
         return found
