@@ -106,7 +106,7 @@ def bytes_per_position(model: nn.Module) -> int:
     """About how many bytes one position keeps until the way back: what each layer reads and writes, some times over."""
     looked_up = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     sizes = [
-        (p.shape[0] + p[0].numel()) * p.element_size()
+        (p.shape[0] + p.numel() // max(1, p.shape[0])) * p.element_size()
         for p in model.parameters()
         if p.dim() >= 2 and id(p) not in looked_up
     ]

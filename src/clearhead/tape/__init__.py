@@ -1,7 +1,7 @@
 """Interception: which torch operation is being called, by which module. No rules here."""
 
 from clearhead.tape.arguments import constants_detached, dependent, given_back, is_tensor, mapped, picked
-from clearhead.tape.functions import OpaqueError
+from clearhead.tape.functions import OpaqueError, apart
 from clearhead.tape.keeping import Keeper, Kept, address
 from clearhead.tape.mode import Interpreter, Tape
 from clearhead.tape.names import Function, Operation, operation, resolve, writes_in_place
@@ -17,6 +17,7 @@ __all__ = [
     "Operation",
     "Tape",
     "address",
+    "apart",
     "constants_detached",
     "dependent",
     "given_back",

@@ -1,49 +1,21 @@
-"""Products with packed weights that only a kernel can read, and what is rounded to whole numbers."""
+"""Products with packed weights, which only a kernel can read."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd import Function
 
-from clearhead.errors import ModelError
 from clearhead.relevance.ledger import Account
 from clearhead.relevance.meter import unruled
 from clearhead.relevance.numerics import row_dot, stabilised
-from clearhead.relevance.run import Call, Run
-from clearhead.tape import OpaqueError, is_tensor, picked
-
-NARROW = (torch.int8, torch.uint8, torch.int16)  # places and numbers of classes are wider
-_PLAIN = (Tensor, nn.Parameter, nn.Buffer)
-
-
-class RoundedError(OpaqueError, ModelError):
-    """No gradient passes: inside a custom function its own backward stands in, elsewhere nothing does."""
-
-
-def whole(run: Run, call: Call, result: Any) -> Any:
-    """The result, unless it is what depends on the input as narrow whole numbers. Raises RoundedError."""
-    if any(each.dtype in NARROW for each in picked((result,), is_tensor)):
-        raise _rounded(run, call, "No gradient passes where activations are rounded to integers")
-    return result
-
-
-def _rounded(run: Run, call: Call, why: str) -> RoundedError:
-    return RoundedError(
-        f"{why}; `{call.operation.name}` in module {run.tape.module()!r} is such. Explain the model before it was "
-        "quantised, or one whose weights are quantised but whose activations are not."
-    )
-
-
-def dense(weight: Tensor) -> Tensor:
-    """The weight as a plain tensor, where a subclass of tensors holds it packed."""
-    if type(weight) in _PLAIN:
-        return weight
-    with torch.no_grad():
-        found: Tensor = weight.dequantize()  # type: ignore[no-untyped-call]
-    return found.detach()
+from clearhead.relevance.rules import layers
+from clearhead.relevance.rules.linear import Dense
+from clearhead.relevance.rules.rounded import NARROW, rounded, whole
+from clearhead.relevance.run import Call, Run, unruled_at
+from clearhead.tape import is_tensor, picked
 
 
 class Packed(Function):
@@ -71,16 +43,39 @@ class Packed(Function):
 
 
 def other(run: Run, call: Call) -> Any:
-    """An operation without a row: a product with packed weights by the epsilon rule, any other under the leak meter."""
+    """An operation without a row: a product with packed weights by the rule of its layer, any other by its gradient."""
+    found = _product(run, call)
+    if found is not None:
+        return found
+    if run.settings.strict:
+        raise unruled_at(run.place(call))
+    return whole(run.tape, call, unruled(run, call))
+
+
+def _product(run: Run, call: Call) -> Tensor | None:
+    """What a kernel makes of rows [..., i] and packed numbers, rows [..., o]; None for any other call."""
     dependents = list(call.dependents())
     packed = any(each.dtype in NARROW for each in picked((*call.args, *call.kwargs.values()), is_tensor))
     if len(dependents) != 1 or not packed or not dependents[0].dim():
-        return whole(run, call, unruled(run, call))
+        return None
     (a,) = dependents
     leaf = a.detach().clone().requires_grad_()
     z = call.changed(lambda _: leaf).native()
     if not isinstance(z, Tensor) or z.shape[:-1] != a.shape[:-1] or not z.is_floating_point():
-        return whole(run, call, unruled(run, call))
+        return None
     if not z.requires_grad:
-        raise _rounded(run, call, "No gradient passes a kernel of packed numbers that has no way back")
-    return Packed.apply(a, leaf, z, run.choice(call, a).absorbed, run.account(call))
+        raise rounded(run.tape, call)
+    choice = run.choice(call, a)
+    if choice.rule in layers.SHARES:
+        return layers.propagate(run, call, a, _read(call, a), choice)
+    return Packed.apply(a, leaf, z, choice.absorbed, run.account(call))  # type: ignore[no-any-return]
+
+
+def _read(call: Call, a: Tensor) -> Dense:
+    """The layer that a kernel is, by what it makes of nothing and of the unit vectors."""
+    with torch.no_grad():
+        units = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
+        rows = torch.cat([torch.zeros_like(units[:1]), units]).reshape(*[1] * (a.dim() - 2), -1, a.shape[-1])
+        made = call.changed(lambda _: rows).native()
+        made = made.reshape(-1, made.shape[-1])
+        return Dense((made[1:] - made[0]).T.contiguous(), made[0])

@@ -17,6 +17,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from clearhead.config import Settings
 from clearhead.relevance.ledger import Ledger, Place
+from clearhead.relevance.rules.rounded import whole
 from clearhead.relevance.run import OTHER, Call, Lookup, Row, unruled_at
 from clearhead.relevance.secant.numerics import middle
 from clearhead.tape import (
@@ -168,7 +169,7 @@ class Pairs:
             return self.paired(call.native(), call.other(), call)
         if writes and not (row is not None and row.writes):
             return self._in_place(row, call)
-        return self.apply(row, call)
+        return whole(self.tape, call, self.apply(row, call))
 
     def apply(self, row: Row | None, call: Pair) -> Any:
         """The result of one call under its row; without a row, torch's own under the leak meter."""
