@@ -71,8 +71,13 @@ class Ledger:
     def _read(self) -> dict[tuple[str, Place, bool], list[float]]:
         if not self._amounts:
             return {}
-        summed = torch.stack([torch.stack(parts).sum(0) for parts in self._amounts.values()]).tolist()
+        found = [torch.stack(parts).sum(0) for parts in self._amounts.values()]
+        summed = torch.stack(found if len(_devices(found)) == 1 else [each.cpu() for each in found]).tolist()
         return dict(zip(self._amounts, summed, strict=True))
+
+
+def _devices(found: Sequence[Tensor]) -> set[torch.device]:
+    return {each.device for each in found}
 
 
 def _entries(amounts: Sequence[tuple[tuple[str, Place, bool], float]]) -> tuple[LedgerEntry, ...]:
