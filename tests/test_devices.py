@@ -8,14 +8,16 @@ from itertools import cycle
 import numpy as np
 import pytest
 import torch
-from tasks.gallery import gallery
 from torch import nn
 
 from clearhead import AttentionVisualizer
+from clearhead.checks import Choices
 from clearhead.errors import ModelError
 from clearhead.memory import home
 from clearhead.relevance.ledger import Ledger, Place
+from clearhead.sanity import randomised
 from clearhead.tape import Names
+from tasks.gallery import gallery
 
 ASKED = {
     "lrp": {"method": "lrp"},
@@ -136,8 +138,10 @@ def offloaded(model: nn.Module, way: str, folder) -> nn.Module:
     return model
 
 
-@pytest.mark.parametrize("asked", ASKED)
-@pytest.mark.parametrize("way", ["cpu", "disk", "some of both"])
+WAYS = [*((way, asked) for way in ("cpu", "some of both") for asked in ASKED), ("disk", "lrp")]
+
+
+@pytest.mark.parametrize(("way", "asked"), WAYS)
 @pytest.mark.parametrize("name", ENTRIES)
 def test_offloaded_weights_change_nothing(name, way, asked, tmp_path):
     plain = copy.deepcopy(gallery(name).model).double()
@@ -152,15 +156,16 @@ def test_offloaded_weights_in_single_precision(tmp_path):
     same(explained(model, ENTRIES[0]), explained(gallery(ENTRIES[0]).model, ENTRIES[0]), EXACT[torch.float32])
 
 
-def test_weights_that_are_elsewhere_are_not_made_random(tmp_path):
+def test_weights_that_are_elsewhere_are_not_made_random(tmp_path, monkeypatch):
     """Shuffling what is not there would change nothing, and say that weights do not matter."""
     one = gallery(ENTRIES[0])
     model = offloaded(copy.deepcopy(one.model), "cpu", tmp_path)
-    found = AttentionVisualizer(model, one.processor, task=one.task).validate(
-        "a good film , and a beautiful one", methods=["lrp"]
-    )
-    assert not found.sanity
+    monkeypatch.setattr("clearhead.validating.tested", lambda *_: pytest.fail("weights are made random"))
+    asked = {"methods": ["attention"], "removals": ["zero"], "choices": Choices(points=2, orders=2, steps=0, sets=0)}
+    found = AttentionVisualizer(model, one.processor, task=one.task).validate("a good and beautiful film", **asked)
     assert any("weights are offloaded" in note for note in found.notes)
+    with pytest.raises(ModelError, match="to be made random"), randomised(model.parameters()):
+        pass
 
 
 def test_a_weight_that_no_hook_loads_in_time_is_told(tmp_path):
