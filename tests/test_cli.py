@@ -189,7 +189,7 @@ def test_flags_become_one_call_and_settings_that_were_not_given_are_not_passed(f
     wanted = "--target fine --contrast bad --preset attnlrp --epsilon 0.25 --strict --no-truncate"
     line = f"explain --model folder --text one --text-pair two {loading} {wanted} --config {settings} --json"
     assert run(*shlex.split(line)).exit_code == 0
-    loading = {"task": "sentence-similarity", "pooling": "cls", "trust_remote_code": True}
+    loading = {"task": "sentence-similarity", "pooling": "cls", "device_map": None, "trust_remote_code": True}
     given = {"preset": "attnlrp", "epsilon": 0.25, "strict": True, "truncate": False}
     words = {"target": "fine", "contrast": "bad", "config": str(settings)}
     assert fake.calls == [("load", ("folder", loading)), ("explain", (("one", "two"), {**words, **given}))]
@@ -197,7 +197,7 @@ def test_flags_become_one_call_and_settings_that_were_not_given_are_not_passed(f
 
 def test_by_default_nothing_is_chosen(fake):
     assert run("explain", "--model", "folder", "--text", "one", "--json").exit_code == 0
-    loading = {"task": None, "pooling": None, "trust_remote_code": False}
+    loading = {"task": None, "pooling": None, "device_map": None, "trust_remote_code": False}
     assert fake.calls == [("load", ("folder", loading)), ("explain", ("one", {}))]
 
 

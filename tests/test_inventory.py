@@ -32,20 +32,23 @@ def test_modules_parameters_and_buffers_are_those_of_torch():
 
 def test_a_change_is_seen():
     model = Odd()
-    before, values = inventory.versions(model), inventory.firsts(model)
-    assert (inventory.versions(model), inventory.firsts(model)) == (before, values)
+    before, values = inventory.versions(inventory.tensors(model)), inventory.firsts(inventory.tensors(model))
+    assert (inventory.versions(inventory.tensors(model)), inventory.firsts(inventory.tensors(model))) == (
+        before,
+        values,
+    )
     model.head.bias.data.add_(1)  # past autograd: only the values tell
-    assert inventory.versions(model) == before
-    assert inventory.firsts(model) != values
+    assert inventory.versions(inventory.tensors(model)) == before
+    assert inventory.firsts(inventory.tensors(model)) != values
     with torch.no_grad():
         model.head.bias.add_(1)
-    assert inventory.versions(model) != before
+    assert inventory.versions(inventory.tensors(model)) != before
     model = Odd()
-    before = inventory.versions(model)
+    before = inventory.versions(inventory.tensors(model))
     model.head.bias = nn.Parameter(model.head.bias.detach().clone())
-    assert inventory.versions(model) != before
+    assert inventory.versions(inventory.tensors(model)) != before
 
 
 def test_weights_without_values_have_no_first_entry():
-    assert inventory.firsts(nn.Linear(2, 2, device="meta")) == ()
-    assert len(inventory.firsts(nn.Linear(2, 2).bfloat16())) == 2
+    assert inventory.firsts(inventory.tensors(nn.Linear(2, 2, device="meta"))) == ()
+    assert len(inventory.firsts(inventory.tensors(nn.Linear(2, 2).bfloat16()))) == 2

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+_PLAIN = (Tensor, nn.Parameter)
 
 
 def modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -35,20 +38,29 @@ def tensors(model: nn.Module) -> dict[str, Tensor]:
     return _held(model, "_parameters", "_buffers")
 
 
-def versions(model: nn.Module) -> tuple[int, ...]:
-    """Where each parameter and buffer lies, and how often it was written over: the same as long as nothing changed.
+def parts(weight: Tensor) -> Iterator[Tensor]:
+    """The plain tensors that a weight is made of: itself, or those that a subclass, such as of packed values, holds."""
+    if type(weight) in _PLAIN or not is_traceable_wrapper_subclass(weight):
+        yield weight
+        return
+    for name in weight.__tensor_flatten__()[0]:
+        yield from parts(getattr(weight, name))
+
+
+def versions(held: Mapping[str, Tensor]) -> tuple[int, ...]:
+    """Where each tensor lies, and how often it was written over: the same as long as nothing changed.
 
     What was written past autograd (`.data`) is not seen; `firsts` sees most of it.
     """
-    return tuple(number for x in tensors(model).values() for number in (x.data_ptr(), x._version))
+    return tuple(number for x in held.values() for part in parts(x) for number in (part.data_ptr(), part._version))
 
 
 @torch.no_grad()
-def firsts(model: nn.Module) -> tuple[float, ...]:
-    """The first entry of each parameter and buffer that is a plain tensor."""
+def firsts(held: Mapping[str, Tensor]) -> tuple[float, ...]:
+    """The first entry of each tensor that has a value."""
     alike: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
-    for x in tensors(model).values():
-        if x.numel() and not x.is_meta and type(x) in (Tensor, nn.Parameter):
+    for x in (part for whole in held.values() for part in parts(whole)):
+        if x.numel() and not x.is_meta:
             alike.setdefault((x.dtype, x.device), []).append(x.as_strided((), ()))
     return tuple(number for each in alike.values() for number in torch.stack(each).tolist())
 

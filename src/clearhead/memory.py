@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -105,16 +106,22 @@ def bytes_per_position(model: nn.Module) -> int:
     """About how many bytes one position keeps until the way back: what each layer reads and writes, some times over."""
     looked_up = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     sizes = [
-        (p.shape[0] + p[0].numel()) * p.element_size()
+        (p.shape[0] + p.numel() // max(1, p.shape[0])) * p.element_size()
         for p in model.parameters()
         if p.dim() >= 2 and id(p) not in looked_up
     ]
     return LAYERS_KEPT * sum(sizes) + 1
 
 
+def home(model: nn.Module) -> torch.device:
+    """Where inputs go: the device of the first weight that is there; the CPU where hooks load all of them."""
+    weights = chain(model.parameters(), model.buffers())
+    return next((weight.device for weight in weights if not weight.is_meta), torch.device("cpu"))
+
+
 def free_memory(model: nn.Module) -> int:
     """The bytes that are free where the model is."""
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    device = home(model)
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     try:

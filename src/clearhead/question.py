@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from clearhead import inventory
+from clearhead.errors import ModelError
 from clearhead.maps import Recipe, Target
 from clearhead.units import Unit
 
@@ -204,6 +205,18 @@ def uncached(model: nn.Module, tensors: Mapping[str, Any]) -> dict[str, Any]:
     """What a model is called with: its tensors, and the wish to keep no keys and values, if it takes wishes."""
     wishes = "use_cache" in inspect.signature(model.forward).parameters and "use_cache" not in tensors
     return {**tensors, "use_cache": False} if wishes else dict(tensors)
+
+
+def failed(model: nn.Module, tensors: Mapping[str, Any], error: Exception) -> ModelError:
+    """What is raised for a model that fails on its tensors: what it said, and where weights are offloaded, why."""
+    shapes = {name: tuple(t.shape) if isinstance(t, Tensor) else t for name, t in tensors.items()}
+    said = f"The model failed on this input {shapes}: {type(error).__name__}: {error}"
+    if isinstance(error, (NotImplementedError, RuntimeError)) and any(each.is_meta for each in model.parameters()):
+        said += (
+            " Some weights are offloaded, and loaded for the module that holds them; another that reads them finds "
+            "none. Load the model whole, or keep that module in memory."
+        )
+    return ModelError(said)
 
 
 def batched(value: Any, batch: int) -> bool:

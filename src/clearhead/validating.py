@@ -23,13 +23,17 @@ from clearhead.maps import RelevanceMap
 from clearhead.probing import explained, steady, tested
 from clearhead.question import Question
 from clearhead.removal import WORDS, Removal
-from clearhead.subjects import Subject, Wanted, reads_images
+from clearhead.subjects import Subject, Wanted, offloaded, reads_images
 from clearhead.subjects.documents import read
 from clearhead.validations import Evaluation, Thresholds, Validation
 
 DEFAULT = ("lrp", "secant", "integrated-gradients", "gradient-attention", "rollout")
 PICTURE, OTHER = ("blur", "zero"), ("attention-mask", "zero", "mean")  # what else removes, the first that differs
 WAYS = 2  # how many ways to remove there are where none is named
+OFFLOADED = (
+    "Methods were not tested with random weights, nor with vectors moved: weights are offloaded. Load the model whole "
+    "to have them tested."
+)
 TESTED = 5  # inputs of a data set that methods are tested on
 WRITES = "encoder-decoder"
 REFERENCE = ("integrated-gradients", "secant", "lrp")  # what agreement is quoted with is the first that is judged
@@ -150,6 +154,8 @@ def validate(subject: Subject, given: Any, wanted: Wanted, judging: Judging) -> 
     removals, first = _removals(whole, own, judging), next(iter(maps.values()))
     named, judged = {name: judging.methods[name] for name in maps}, _judged(question, removals.values())
     tests = judging.sanity > 0 and judged.sum() >= judging.thresholds.fewest_units
+    if tests and offloaded(subject.model):
+        tests, notes = False, [*notes, OFFLOADED]
     scores: dict[str, Scores] = {name: each.scores for name, each in removals.items()}
     found = validation(
         maps,

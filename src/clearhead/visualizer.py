@@ -98,16 +98,20 @@ class AttentionVisualizer:
         pooling: str | None = None,
         trust_remote_code: bool = False,
         dtype: Any = None,
+        device_map: Any = None,
         config: str | Path | None = None,
         **settings: Any,
     ) -> AttentionVisualizer:
         """Load a model and its processor from a folder or a hub id; safetensors only.
 
-        Raises ModelError if that fails, UsageError for an unknown task, pooling or setting.
+        `device_map` says where it goes, as transformers and accelerate understand it: `"auto"`, a device, or a mapping
+        from module paths to devices and `"disk"`. Raises ModelError if that fails, UsageError for an unknown task,
+        pooling or setting.
         """
         Settings.resolve(file=config, **settings)
         self = cls.__new__(cls)
-        loaded = load(path, task=task, pooling=pooling, trust_remote_code=trust_remote_code, dtype=dtype)
+        asked = {"dtype": dtype, "device_map": device_map}
+        loaded = load(path, task=task, pooling=pooling, trust_remote_code=trust_remote_code, **asked)
         self._open(loaded, config, settings)
         return self
 

@@ -115,7 +115,7 @@ class Inputs:
         own = [each for each in self._regions if each.number == number and not each.image]
         long = [each for each in own if len(each.units) == lookup.ids.numel()]
         ids = lookup.ids.flatten()
-        same = [each for each in long if torch.equal(part.tensors[each.name].flatten(), ids)]
+        same = [each for each in long if torch.equal(own := part.tensors[each.name].flatten(), ids.to(own.device))]
         return next(iter((*same, *reversed(long))), None)
 
 

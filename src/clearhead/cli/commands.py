@@ -41,6 +41,7 @@ def explain(
     baseline: flags.Baseline = None,
     units: flags.Units = None,
     config: flags.ConfigFile = None,
+    device_map: flags.DeviceMap = None,
     trust_remote_code: flags.Remote = False,
     json: flags.Json = False,
     out: flags.Out = None,
@@ -56,7 +57,6 @@ def explain(
         raise UsageError(f"`--check` asks whether books balance; the method {ruled.method} keeps none. Leave it out.")
     inputs = inputs_of(text, text_pair, image, lines=lines)
     check_out(out, len(inputs))
-    loading = {"task": task, "pooling": pooling, "trust_remote_code": trust_remote_code}
     wanted = {
         "target": target if target_token is None else target_token,
         "contrast": contrast,
@@ -68,7 +68,7 @@ def explain(
         "units": units,
         "config": config,
     }
-    visualizer = load(model, loading)
+    visualizer = load(model, task, pooling, device_map, remote=trust_remote_code)
     asked = flags.given({**wanted, **settings})
     maps = deliver(explained(visualizer, inputs, asked, rows=json), as_json=json, out=out)
     if check:
@@ -94,6 +94,7 @@ def compare(
     continuation: flags.Whole = None,
     first_piece: flags.FirstPiece = False,
     config: flags.ConfigFile = None,
+    device_map: flags.DeviceMap = None,
     trust_remote_code: flags.Remote = False,
     json: flags.Json = False,
     out: flags.Out = None,
@@ -102,7 +103,7 @@ def compare(
     one_of(json, out, "map.json")
     both = both_of((text, text_pair, image), (other, other_pair, other_image))
     check_out(out, 1)
-    visualizer = load(model, {"task": task, "pooling": pooling, "trust_remote_code": trust_remote_code})
+    visualizer = load(model, task, pooling, device_map, remote=trust_remote_code)
     wanted = {"target": target, "contrast": contrast, "position": flags.number(position), "continuation": continuation}
     more = {"first_piece": first_piece or None, "by_position": by_position or None, "config": config}
     deliver(compared(visualizer, both, flags.given({**wanted, **more})), as_json=json, out=out)
@@ -119,6 +120,7 @@ def attention(
     pooling: flags.Pooling = None,
     generate: flags.Generate = None,
     continuation: flags.Continuation = None,
+    device_map: flags.DeviceMap = None,
     trust_remote_code: flags.Remote = False,
     json: flags.Json = False,
     out: flags.Out = None,
@@ -127,7 +129,7 @@ def attention(
     one_of(json, out, "maps.json")
     (one,) = inputs_of(text, text_pair, image, lines=False)
     check_out(out, 1)
-    visualizer = load(model, {"task": task, "pooling": pooling, "trust_remote_code": trust_remote_code})
+    visualizer = load(model, task, pooling, device_map, remote=trust_remote_code)
     asked = flags.given({"generate": generate, "continuation": continuation})
     deliver(looked(visualizer, one, asked), as_json=json, out=out)
 
@@ -144,6 +146,7 @@ def heads(
     resume: flags.Resume = None,
     task: flags.Task = None,
     pooling: flags.Pooling = None,
+    device_map: flags.DeviceMap = None,
     trust_remote_code: flags.Remote = False,
     json: flags.Json = False,
     out: flags.Out = None,
@@ -151,7 +154,7 @@ def heads(
     """Say which heads matter over many texts or images, what they look at, and what happens without them."""
     one_of(json, out, "heads.json")
     check_out(out, 1, heads=True)
-    visualizer = load(model, {"task": task, "pooling": pooling, "trust_remote_code": trust_remote_code})
+    visualizer = load(model, task, pooling, device_map, remote=trust_remote_code)
     asked = flags.given({"of": of, "absolute": absolute, "normalise": normalise or None})
     deliver(judged(visualizer, data, asked, prune=prune, resume=resume), as_json=json, out=out)
 
@@ -176,6 +179,7 @@ def validate(
     continuation: flags.Continuation = None,
     baseline: flags.Baseline = None,
     config: flags.ConfigFile = None,
+    device_map: flags.DeviceMap = None,
     trust_remote_code: flags.Remote = False,
     json: flags.Json = False,
     out: flags.Out = None,
@@ -184,7 +188,7 @@ def validate(
     one_of(json, out, "validation.json")
     (one,) = inputs_of(text, text_pair, image, lines=False)
     check_out(out, 1, heads=True)
-    visualizer = load(model, {"task": task, "pooling": pooling, "trust_remote_code": trust_remote_code})
+    visualizer = load(model, task, pooling, device_map, remote=trust_remote_code)
     wanted = {"target": target, "contrast": contrast, "position": flags.number(position), "generate": generate}
     more = {"continuation": continuation, "baseline": flags.single(baseline), "config": config}
     how = {"methods": flags.listed(methods), "removals": flags.listed(removals), "against": against}
@@ -208,6 +212,7 @@ def evaluate(
     contrast: flags.Contrast = None,
     baseline: flags.Baseline = None,
     config: flags.ConfigFile = None,
+    device_map: flags.DeviceMap = None,
     trust_remote_code: flags.Remote = False,
     json: flags.Json = False,
     out: flags.Out = None,
@@ -215,7 +220,7 @@ def evaluate(
     """Say how far methods can be trusted on a data set: means with intervals, paired tests, and a verdict each."""
     one_of(json, out, "evaluation.json")
     check_out(out, 1, heads=True)
-    visualizer = load(model, {"task": task, "pooling": pooling, "trust_remote_code": trust_remote_code})
+    visualizer = load(model, task, pooling, device_map, remote=trust_remote_code)
     wanted = {"target": target, "contrast": contrast, "baseline": flags.single(baseline), "config": config}
     how = {"methods": flags.listed(methods), "removals": flags.listed(removals), "against": against, "limit": limit}
     asked = flags.given({**wanted, **how, "sanity": False if no_sanity else None})
@@ -234,6 +239,7 @@ def choose(
     contrast: flags.Contrast = None,
     baseline: flags.Baseline = None,
     config: flags.ConfigFile = None,
+    device_map: flags.DeviceMap = None,
     trust_remote_code: flags.Remote = False,
     json: flags.Json = False,
     out: flags.Out = None,
@@ -241,7 +247,7 @@ def choose(
     """Find the method that explains a model most faithfully for its price; `explain --method auto` then takes it."""
     one_of(json, out, "choice.json")
     check_out(out, 1, heads=True)
-    visualizer = load(model, {"task": task, "pooling": pooling, "trust_remote_code": trust_remote_code})
+    visualizer = load(model, task, pooling, device_map, remote=trust_remote_code)
     asked = {"target": target, "contrast": contrast, "baseline": flags.single(baseline), "config": config}
     deliver(chosen(visualizer, data, flags.given({**asked, "seconds": seconds})), as_json=json, out=out)
 
@@ -254,7 +260,7 @@ def demo(
     from clearhead.zoo.examples import EXAMPLES
 
     check_out(out, len(EXAMPLES))
-    maps = [each for one in EXAMPLES for each in explained(load(one.model, {}), [one.input], one.asked)]
+    maps = [each for one in EXAMPLES for each in explained(load(one.model), [one.input], one.asked)]
     from clearhead import render
 
     render.show(maps)

@@ -18,12 +18,20 @@ if TYPE_CHECKING:
 TOGETHER = 64  # inputs that are explained before the first of them is printed
 
 
-def load(model: str, loading: dict[str, Any]) -> AttentionVisualizer:
+def load(
+    model: str,
+    task: str | None = None,
+    pooling: str | None = None,
+    device_map: str | None = None,
+    *,
+    remote: bool = False,
+) -> AttentionVisualizer:
     """The model, with one moving line while it is read."""
+    loading: dict[str, Any] = {"device_map": device_map, "trust_remote_code": remote}
     with quiet(), status(f"loading {Path(model).name}"):
         from clearhead.visualizer import AttentionVisualizer
 
-        return AttentionVisualizer.from_pretrained(model, **loading)
+        return AttentionVisualizer.from_pretrained(model, task=task, pooling=pooling, **loading)
 
 
 def explained(

@@ -25,6 +25,9 @@ Model = Annotated[str, typer.Option(metavar="PATH", help="A model folder, or a h
 ConfigFile = Annotated[str | None, typer.Option("--config", metavar="FILE", help="Settings from a TOML file.")]
 Task = Annotated[str | None, typer.Option(metavar="TASK", help=f"What the model does; by default it says: {TASKS}.")]
 Pooling = Annotated[str | None, typer.Option(metavar=POOLINGS, help="Tokens to sentence; by default the model says.")]
+DeviceMap = Annotated[
+    str | None, typer.Option(metavar="WORD", help="Where the model goes: auto, cuda, cpu, ... (needs accelerate).")
+]
 Text = Annotated[str | None, typer.Option(help="The text, or the prompt; `-` reads standard input.")]
 TextPair = Annotated[str | None, typer.Option(help="The second text: to compare with, or the context; `-` as above.")]
 Image = Annotated[Path | None, typer.Option(metavar="FILE", help="The image, for models that read one.")]

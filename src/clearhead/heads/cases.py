@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, Literal
 
 import torch
@@ -15,8 +16,9 @@ from torch.nn.functional import cross_entropy
 from clearhead.config import Settings
 from clearhead.errors import ClearheadError, UsageError
 from clearhead.heads.gates import passed
+from clearhead.inventory import parts
 from clearhead.question import Question
-from clearhead.subjects import TENSORS, Subject, Wanted
+from clearhead.subjects import TENSORS, Subject, Wanted, valued
 from clearhead.subjects.targets import index, logits
 
 Of = Literal["target", "loss"]
@@ -142,7 +144,7 @@ def recipe(subject: Subject, found: Sequence[Case], *choices: object) -> str:
     """A hash of the model with all of its weights, the documents with their labels, and the choices made."""
     digest = hashlib.sha256(repr((found[0].question.recipe, subject.task, subject.pooling, choices)).encode())
     digest.update(str(getattr(getattr(subject.model, "config", None), "to_json_string", str)()).encode())
-    for name, tensor in (*subject.model.named_parameters(), *subject.model.named_buffers()):
+    for name, tensor in chain(valued(subject.model), subject.model.named_buffers()):
         digest.update(_told(name, tensor))
     for case in found:
         digest.update(f"label {case.label}".encode())
@@ -156,5 +158,6 @@ def _told(name: str, value: Any) -> bytes:
     """All of a tensor, or of what else a model is given, with its name."""
     if not isinstance(value, Tensor):
         return f"{name} {value!r}".encode()
-    numbers = value.detach().cpu().reshape(-1).contiguous()
-    return f"{name} {tuple(value.shape)} {value.dtype}".encode() + numbers.view(torch.uint8).numpy().tobytes()
+    about = f"{name} {tuple(value.shape)} {value.dtype}".encode()
+    held = (part.cpu().reshape(-1).contiguous() for part in parts(value.detach()) if not part.is_meta)
+    return about + b"".join(part.view(torch.uint8).numpy().tobytes() for part in held)

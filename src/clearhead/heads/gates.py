@@ -20,12 +20,12 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from clearhead.attention.looking import stream_names
 from clearhead.errors import ClearheadError, ModelError, UsageError, suggest
 from clearhead.headreports import Head
-from clearhead.question import Question, uncached
+from clearhead.question import Question, failed, uncached
 from clearhead.sight import places
 from clearhead.sight.capture import Layer, seen
 from clearhead.sight.sites import Site, laid
 from clearhead.sight.watch import AS_ONE, CARRIES, FUSED, PRODUCTS, SOFTMAX
-from clearhead.tape import Function, Operation, Tape, constants_detached, is_tensor, picked, writes_in_place
+from clearhead.tape import Function, Operation, Tape, constants_detached, given_back, is_tensor, picked, writes_in_place
 
 Call = tuple[str, int]  # the path of a module, and the number of its attention in one pass
 Give = Callable[[Call, Tensor], Tensor]  # what heads give out [..., H, Q, D], to what the model goes on with
@@ -47,6 +47,7 @@ class Gates:
 
     def interpret(self, operation: Operation, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What the tape calls for each operation."""
+        given = args
         if self._constants:
             args, _ = constants_detached(args)
             kwargs = dict(zip(kwargs, constants_detached(tuple(kwargs.values()))[0], strict=True))
@@ -57,8 +58,8 @@ class Gates:
         if operation.name in SOFTMAX:
             return self._marked(function(*args, **kwargs))
         if not len(self._tables):
-            return function(*args, **kwargs)
-        return self._beyond(operation, function, args, kwargs)
+            return given_back(function(*args, **kwargs), args, given)
+        return given_back(self._beyond(operation, function, args, kwargs), args, given)
 
     def _apart(self, composite: Any, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A function written in Python that computes attention, call by call."""
@@ -300,7 +301,7 @@ def passed(question: Question, give: Give, *, recording: bool) -> list[Any]:
         except (ClearheadError, torch.OutOfMemoryError, MemoryError):
             raise
         except Exception as error:
-            raise ModelError(f"The model failed on this input: {type(error).__name__}: {error}") from error
+            raise failed(question.model, part.tensors, error) from error
     return outputs
 
 

@@ -26,7 +26,7 @@ from clearhead.question import Question
 from clearhead.sight.watch import CARRIES
 from clearhead.subjects import Subject
 from clearhead.subjects.targets import index, logits
-from clearhead.tape import Function, Operation, is_tensor, picked
+from clearhead.tape import Function, Operation, address, is_tensor, picked
 
 ORDERS, POINTS = 10, 10  # random orders, steps of a curve
 SIGNIFICANT, DRAWS = 0.05, 2000
@@ -44,7 +44,7 @@ class Behind(Gates):
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model, self._give_on)
         self.found: dict[Call, tuple[str, int]] = {}  # the name of the parameter, and its axis of inputs
-        self._known = {p.untyped_storage().data_ptr(): (name, p) for name, p in model.named_parameters()}
+        self._known = {address(p): (name, p) for name, p in model.named_parameters()}
         self._from: Any = WeakTensorKeyDictionary()
         self._last: Call = ("", 0)
 
@@ -64,9 +64,9 @@ class Behind(Gates):
         call = next((self._from[each] for each in operands if each in self._from), None)
         if call is None or not isinstance(result, Tensor) or result in self._from:
             return result
-        weights = [each for each in operands if each.dim() == 2 and each.untyped_storage().data_ptr() in self._known]
+        weights = [each for each in operands if each.dim() == 2 and address(each) in self._known]
         if operation.name in PROJECTIONS and weights:
-            name, parameter = self._known[weights[-1].untyped_storage().data_ptr()]
+            name, parameter = self._known[address(weights[-1])]
             axis = PROJECTIONS[operation.name]
             self.found.setdefault(call, (name, axis if weights[-1].stride() == parameter.stride() else 1 - axis))
         elif operation.name in BEHIND:

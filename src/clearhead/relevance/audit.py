@@ -17,6 +17,7 @@ from clearhead.relevance.meter import Tap, tapped
 from clearhead.relevance.numerics import dot, infinite
 from clearhead.relevance.run import AS_IS, Call, Row, Run, Straight, tensors
 from clearhead.relevance.table import ROWS
+from clearhead.tape import address
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +62,8 @@ class Audit(Run):
     def unmetered(self, call: Call) -> Any:
         """An operation that leaves the gradient to torch: metered as well, unless it hands out a view."""
         result = call.native()
-        shared = {x.untyped_storage().data_ptr() for x in call.dependents()}
-        if call.operation.in_place or any(t.untyped_storage().data_ptr() in shared for t in tensors(result)):
+        shared = {address(x) for x in call.dependents()}
+        if call.operation.in_place or any(address(t) in shared for t in tensors(result)):
             return result
         return self.apply(AS_IS, call)
 

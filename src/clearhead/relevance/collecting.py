@@ -172,7 +172,9 @@ class _Spans:
 
 
 def _same(ids: object, looked: Tensor | None) -> bool:
-    return isinstance(ids, Tensor) and looked is not None and ids.shape == looked.shape and torch.equal(ids, looked)
+    if not isinstance(ids, Tensor) or looked is None or ids.shape != looked.shape:
+        return False
+    return torch.equal(ids, looked.to(ids.device))
 
 
 # ---- images --------------------------------------------------------------------------------------------------------

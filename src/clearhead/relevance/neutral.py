@@ -90,7 +90,8 @@ def _state(model: nn.Module) -> tuple[Any, ...]:
         for hook in (module._forward_hooks, module._forward_pre_hooks)
         if hook
     ]
-    return inventory.versions(model), inventory.firsts(model), tuple(hooks)
+    held = inventory.tensors(model)
+    return inventory.versions(held), inventory.firsts(held), tuple(hooks)
 
 
 def _silent(tensors: Mapping[str, Any], ids: set[str]) -> dict[str, Any]:

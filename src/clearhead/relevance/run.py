@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from clearhead import inventory
 from clearhead.config import Settings
 from clearhead.errors import UnruledOperationError
 from clearhead.relevance import graph
@@ -21,10 +20,12 @@ from clearhead.rulebook import Choice
 from clearhead.tape import (
     Function,
     Keeper,
+    Names,
     Operation,
     Tape,
     constants_detached,
     dependent,
+    given_back,
     mapped,
     picked,
     writes_in_place,
@@ -163,8 +164,7 @@ class Run:
         self._shared: Any = WeakTensorKeyDictionary()
         self.rows = rows
         self.tape = Tape(self.interpret, model)
-        self._model = model
-        self._learned: dict[int, str] | None = None
+        self._names = Names(model)
         self._calls = 0
         self._starts: Mapping[Key, Start] = {}
         self._counts: Counter[tuple[str, str]] = Counter()
@@ -175,7 +175,7 @@ class Run:
 
     def interpret(self, operation: Operation, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What the tape calls for each operation."""
-        row = self.rows.get(operation.name)
+        row, given = self.rows.get(operation.name), args
         args, depends = constants_detached(args)
         if kwargs:
             values, also = constants_detached(tuple(kwargs.values()))
@@ -186,7 +186,7 @@ class Run:
         if "out" in kwargs:
             self.keeper.spare(kwargs["out"])
         if not depends and not (row is not None and row.always):
-            return function(*args, **kwargs)
+            return given_back(function(*args, **kwargs), args, given)
         if row is None and operation.composite is not None:
             return self.tape.under(operation.composite, *args, **kwargs)
         call = Call(operation, function, args, kwargs)
@@ -198,8 +198,6 @@ class Run:
 
     def apply(self, row: Row | None, call: Call) -> Any:
         """The result of one call under its row; without a row, torch's own under the leak meter."""
-        if row is None and self.settings.strict:
-            raise unruled_at(self.place(call))
         return (row or self.rows[OTHER]).apply(self, call)
 
     def unmetered(self, call: Call) -> Any:
@@ -307,12 +305,7 @@ class Run:
 
     def learned(self, value: object) -> str | None:
         """The name of the parameter or buffer of the model that the value is, or is a view of."""
-        if not isinstance(value, Tensor) or self._model is None:
-            return None
-        if self._learned is None:
-            held = inventory.tensors(self._model).items()
-            self._learned = {tensor.untyped_storage().data_ptr(): name for name, tensor in held}
-        return self._learned.get(value.untyped_storage().data_ptr())
+        return self._names.of(value) if isinstance(value, Tensor) else None
 
     def image(self, tensor: Tensor) -> Image:
         """What the tensor is a pointwise function of; itself if nothing else is known."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from clearhead.relevance import recurrent, written
-from clearhead.relevance.meter import unruled
-from clearhead.relevance.rules import attention, convolution, linear, norms, pointwise, products, sources
+from clearhead.relevance.rules import attention, convolution, linear, norms, packed, pointwise, products, sources
 from clearhead.relevance.run import OTHER, Row
 
 
@@ -21,7 +20,7 @@ def joined(*families: dict[str, Row]) -> dict[str, Row]:
 
 # Rows of both tables: what is taken apart into operations that have rows of their own.
 APART = joined(written.ROWS, recurrent.ROWS)
-_OTHER = {OTHER: Row(unruled, "torch's gradient, and the leak meter says whether that was right", ("unruled",))}
+_OTHER = {OTHER: Row(packed.other, "torch's gradient, and the leak meter says whether that was right", ("unruled",))}
 ROWS = joined(
     _OTHER,
     linear.ROWS,

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clearhead.config import Settings
-from clearhead.errors import ClearheadError, ModelError, NonFiniteError
+from clearhead.errors import ClearheadError, NonFiniteError
 from clearhead.maps import LedgerEntry, RelevanceMap, Target
-from clearhead.question import Pass, Question, uncached
+from clearhead.question import Pass, Question, failed, uncached
 from clearhead.relevance.collecting import collected
 from clearhead.relevance.engine import Propagation, Recording
 from clearhead.units import Unit
@@ -164,8 +164,7 @@ def _called(recording: Recording, question: Question, tensors: Mapping[str, Any]
     except (ClearheadError, torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:
-        shapes = {name: tuple(t.shape) if isinstance(t, Tensor) else t for name, t in tensors.items()}
-        raise ModelError(f"The model failed on this input {shapes}: {type(error).__name__}: {error}") from error
+        raise failed(question.model, tensors, error) from error
 
 
 # ---- do the books close --------------------------------------------------------------------------------------------

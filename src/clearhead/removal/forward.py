@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clearhead.errors import ClearheadError, ModelError
+from clearhead.errors import ClearheadError
 from clearhead.lookups import Blanks
-from clearhead.question import Question, batched, uncached
+from clearhead.question import Question, batched, failed, uncached
 
 
 def called(question: Question, tensors: Mapping[str, Any], blanks: Blanks) -> Any:
@@ -20,8 +20,7 @@ def called(question: Question, tensors: Mapping[str, Any], blanks: Blanks) -> An
     except (ClearheadError, torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:
-        shapes = {name: tuple(t.shape) if isinstance(t, Tensor) else t for name, t in tensors.items()}
-        raise ModelError(f"The model failed on this input {shapes}: {type(error).__name__}: {error}") from error
+        raise failed(question.model, tensors, error) from error
 
 
 def repeated(tensors: Mapping[str, Any], count: int) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from clearhead.errors import ModelError
 from clearhead.lookups import Blanks
 from clearhead.question import Question
 from clearhead.removal import called
@@ -111,7 +112,7 @@ def randomised(parameters: Iterable[nn.Parameter], seed: int = 0) -> Iterator[No
     alone. Adebayo et al. 2018, section 3, draw as before training, which no model tells in general and which leaves
     trained activations far away. A parameter whose entries are all the same stays as it is. Tensors of more than 4
     million entries are shuffled in parts of as many. Blocks may lie within each other. While it lasts, the parameters
-    are in memory twice; buffers stay.
+    are in memory twice; buffers stay. Raises ModelError for parameters on the meta device.
 
     >>> layer = nn.Linear(3, 2)
     >>> before = layer.weight.detach().clone()
@@ -123,6 +124,8 @@ def randomised(parameters: Iterable[nn.Parameter], seed: int = 0) -> Iterator[No
     """
     draw = torch.Generator().manual_seed(seed)
     members = list({id(each): each for each in parameters}.values())
+    if any(each.is_meta for each in members):
+        raise ModelError("Weights must be in memory to be made random; some are offloaded. Load the model whole.")
     old = [parameter.detach().clone() for parameter in members]
     try:
         for parameter in members:

@@ -53,7 +53,8 @@ class _Looking(Blanks):
 
     def looked_up(self, function: Function, ids: Tensor, weight: Tensor, *rest: Any, **kwargs: Any) -> Tensor:
         """The vectors of ids."""
-        if any(ids.numel() == each.numel() and torch.equal(ids.flatten(), each.flatten()) for each in self._ids):
+        flat = ids.flatten()
+        if any(ids.numel() == each.numel() and torch.equal(flat, each.flatten().to(flat.device)) for each in self._ids):
             self.found.append((weight, ids))
         return super().looked_up(function, ids, weight, *rest, **kwargs)
 

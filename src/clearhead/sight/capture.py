@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from clearhead.errors import ClearheadError, ModelError
-from clearhead.question import Grid, Layout, Pass, Question, uncached
+from clearhead.question import Grid, Layout, Pass, Question, failed, uncached
 from clearhead.sight.edge import Edge
 from clearhead.sight.sites import Site
 from clearhead.sight.watch import Beside, Watch, started
@@ -197,8 +197,7 @@ def called(question: Question, tensors: Mapping[str, Any], watch: Watch, *, reco
     except (ClearheadError, torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:
-        shapes = {name: tuple(t.shape) if isinstance(t, Tensor) else t for name, t in tensors.items()}
-        raise ModelError(f"The model failed on this input {shapes}: {type(error).__name__}: {error}") from error
+        raise failed(question.model, tensors, error) from error
 
 
 def nothing_found(model: nn.Module) -> ModelError:

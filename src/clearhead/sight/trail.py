@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor
 
-from clearhead.tape import Function, Keeper, Kept, Operation, is_tensor, mapped, picked, writes_in_place
+from clearhead.tape import Function, Keeper, Kept, Operation, address, is_tensor, mapped, picked, writes_in_place
 
 CHANCE = frozenset("bernoulli multinomial normal rand_like randn_like randint_like empty_like new_empty".split())
 GROWTH = 3  # from here on a result is worth making again, though no product made it: a float mask of a boolean one is
@@ -78,7 +78,7 @@ def steps(
 
 def place(tensor: Tensor) -> int:
     """Where the memory of a tensor begins."""
-    return tensor.untyped_storage().data_ptr()
+    return address(tensor)
 
 
 def grows(operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> bool:

@@ -16,9 +16,11 @@ from clearhead.sight.sites import Fused, Site, Written
 from clearhead.tape import (
     Function,
     Keeper,
+    Names,
     Operation,
     Tape,
     constants_detached,
+    given_back,
     is_tensor,
     picked,
     writes_in_place,
@@ -106,7 +108,7 @@ class Watch:
         self._keeper = Keeper()
         self._open: set[Function] = set()  # functions that are being taken apart
         self._marks: Any = WeakTensorKeyDictionary()
-        self._names = {tensor.untyped_storage().data_ptr(): name for name, tensor in model.named_parameters()}
+        self._names = Names(model)
         for name, tensor in inputs.items():
             self._marks[tensor] = Mark(frozenset({name}))
 
@@ -116,6 +118,7 @@ class Watch:
         """What the tape calls for each operation."""
         if self._edge is not None:
             args, kwargs = self._edge.crossed(self.tape.module, operation, args, kwargs, self._marks)
+        given = args
         args, _ = constants_detached(args)
         if kwargs:
             kwargs = dict(zip(kwargs, constants_detached(tuple(kwargs.values()))[0], strict=True))
@@ -129,7 +132,7 @@ class Watch:
         elif operation.name in PRODUCTS and any(mark.weights for mark in marks.values()):
             result = self._weighed(call)
         else:
-            return self._made(call)
+            return given_back(self._made(call), args, given)
         self._mark(result, Mark(_union(marks.values()), version=result._version))
         return result
 
@@ -198,7 +201,7 @@ class Watch:
         for part in picked(call.args, is_tensor):
             mark = self._marks.get(part)
             if mark is None or not mark.origins:
-                short = self._names.get(part.untyped_storage().data_ptr(), "learned").rpartition(".")[2]
+                short = (self._names.of(part) or "learned").rpartition(".")[2]
                 names += [short] if part.shape[1] == 1 else [f"{short} {n + 1}" for n in range(part.shape[1])]
             else:
                 names += mark.beside or [None] * part.shape[1]

@@ -9,6 +9,7 @@ from clearhead.subjects.subject import Subject, check_kinds, kind
 from clearhead.subjects.tasks import NAMES as TASKS
 from clearhead.subjects.tasks import SIMILARITY, TENSORS, check_task, reads_images, task_of
 from clearhead.subjects.wanted import Score, Wanted, one_each, single
+from clearhead.subjects.weights import offloaded, valued
 
 __all__ = [
     "COMPARING",
@@ -30,10 +31,12 @@ __all__ = [
     "kind",
     "length",
     "load",
+    "offloaded",
     "one_each",
     "reads_images",
     "repeated",
     "shape",
     "single",
     "task_of",
+    "valued",
 ]

@@ -17,8 +17,8 @@ _INTEGERS = ("torch.ao.nn.quantized", "torch.nn.quantized", "torch.ao.nn.intrins
 def accepted(model: Any) -> tuple[nn.Module, tuple[str, ...]]:
     """The module to explain, and what is to be said about it; of a compiled one, the one that was compiled.
 
-    Raises UsageError for what is no module, ModelError for one that has no weights, has them on the meta device, or
-    computes with integers.
+    Raises UsageError for what is no module, ModelError for one that has no weights, has some on the meta device that no
+    hook loads, or computes with integers.
     """
     if not isinstance(model, nn.Module):
         raise UsageError(
@@ -41,12 +41,28 @@ def accepted(model: Any) -> tuple[nn.Module, tuple[str, ...]]:
             f"A model has parameters or buffers; {type(found).__name__} has none. If it wraps a model, keep that as an "
             "attribute, so that its weights are known."
         )
-    if any(weight.is_meta for weight in weights):
+    lacking = next(_never_loaded(found), None)
+    if lacking is not None:
         raise ModelError(
-            f"Weights on the meta device have a shape but no values; {type(found).__name__} has some. Load them first, "
-            "for example with model.to_empty(device='cpu') and load_state_dict, or from_pretrained."
+            f"Weights on the meta device have a shape but no values; {type(found).__name__} has {lacking!r} there, and "
+            "no hook that would load it. Load them first, for example with model.to_empty(device='cpu') and "
+            "load_state_dict, or from_pretrained."
         )
     return found, notes
+
+
+def _never_loaded(module: nn.Module, path: str = "") -> Iterator[str]:
+    """The names of weights on the meta device, but for those of modules round whose `forward` something was put.
+
+    Libraries that offload weights replace `forward`, or set a hook before it, and load what it needs.
+    """
+    if "forward" in vars(module) or module._forward_pre_hooks:
+        return
+    for name, weight in chain(module.named_parameters(path, recurse=False), module.named_buffers(path, recurse=False)):
+        if weight.is_meta:
+            yield name
+    for name, child in module.named_children():
+        yield from _never_loaded(child, f"{path}.{name}" if path else name)
 
 
 def _elsewhere(model: nn.Module) -> Iterator[Tensor]:

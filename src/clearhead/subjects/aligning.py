@@ -296,7 +296,7 @@ def check_tensors(a: Mapping[str, Any], b: Mapping[str, Any], name: str) -> None
                     f"Tensors are compared place by place; `{each}` is {tuple(mine.shape)} of {mine.dtype} in the "
                     f"first input and {tuple(theirs.shape)} of {theirs.dtype} in the second. Pad or cut one of them."
                 )
-            same = each == name or torch.equal(mine, theirs)
+            same = each == name or torch.equal(mine, theirs.to(mine.device))
         else:
             same = type(mine) is type(theirs) and mine == theirs
         if not same:

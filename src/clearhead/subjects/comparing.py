@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clearhead.errors import ClearheadError, ModelError, UsageError
+from clearhead.errors import ClearheadError, UsageError
 from clearhead.maps import Target
 from clearhead.memory import out_of_memory, too_large
-from clearhead.question import NOTHING, Aim, Ask, Layout, Question, uncached
+from clearhead.question import NOTHING, Aim, Ask, Layout, Question, failed, uncached
 from clearhead.subjects import continuing, producing, targets, tokens
 from clearhead.subjects.aligning import Aligned, Options, aligned, with_items
 from clearhead.subjects.producing import Produced
@@ -375,9 +375,5 @@ def _outputs(question: Question) -> list[Any]:
     except Exception as error:
         if out_of_memory(error):
             raise too_large(len(question.items[0].units)) from error
-        shapes = {
-            name: tuple(t.shape) if isinstance(t, Tensor) else t
-            for part in question.passes
-            for name, t in part.tensors.items()
-        }
-        raise ModelError(f"The model failed on this input {shapes}: {type(error).__name__}: {error}") from error
+        tensors = {name: tensor for part in question.passes for name, tensor in part.tensors.items()}
+        raise failed(question.model, tensors, error) from error

@@ -31,8 +31,11 @@ class Loaded:
     warnings: tuple[str, ...] = ()
 
 
-def load(path: str | Path, *, task: str | None, pooling: str | None, trust_remote_code: bool, dtype: Any) -> Loaded:
-    """The model and processor in `path`, or behind a hub id. Raises ModelError, or UsageError for an unknown task."""
+def load(path: str | Path, *, task: str | None, pooling: str | None, trust_remote_code: bool, **asked: Any) -> Loaded:
+    """The model and processor in `path`, or behind a hub id; what is `asked` of transformers' loader, where not None.
+
+    Raises ModelError, or UsageError for an unknown task.
+    """
     import transformers
 
     check_pooling(pooling)
@@ -45,7 +48,7 @@ def load(path: str | Path, *, task: str | None, pooling: str | None, trust_remot
         kind = getattr(transformers, row.auto)
         if wanted and not trust_remote_code:
             _check_head(name, config, kind, wanted)
-        more = {"dtype": dtype} if dtype is not None else {}
+        more = {name: value for name, value in asked.items() if value is not None}
         model, report = kind.from_pretrained(name, use_safetensors=True, output_loading_info=True, **options, **more)
         processor = getattr(transformers, _PROCESSORS[row.reads]).from_pretrained(name, **options)
     except ModelError:

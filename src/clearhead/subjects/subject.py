@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from clearhead import inventory
 from clearhead.config import Settings
 from clearhead.errors import UsageError
+from clearhead.inventory import parts
 from clearhead.maps import Recipe
+from clearhead.memory import home
 from clearhead.question import Aim, Item, Pass, Question
 from clearhead.subjects import images, joining, positions, targets
 from clearhead.subjects.aligning import check_tensors
@@ -27,6 +29,7 @@ from clearhead.subjects.posing import POSES, masked
 from clearhead.subjects.setting import Setting
 from clearhead.subjects.tasks import TENSORS
 from clearhead.subjects.wanted import Wanted
+from clearhead.subjects.weights import valued
 
 
 class Subject:
@@ -86,7 +89,7 @@ class Subject:
     def _tensors(self, given: Mapping[str, Any], wanted: Wanted, settings: Settings) -> Question:
         """A question about tensors, with an item for each row of their batch."""
         wanted.check("of explaining tensors", ("target", "contrast"))
-        part, layouts = positions.read(given, self._device())
+        part, layouts = positions.read(given, home(self.model))
         if callable(wanted.target) and len(layouts) > 1:
             raise UsageError(
                 f"A target function takes the output for one item; the tensors hold {len(layouts)}. Pass them one by "
@@ -135,7 +138,7 @@ class Subject:
             processor=processor,
             pooling=self._loaded.pooling,
             labels=self.labels,
-            device=self._device(),
+            device=home(self.model),
             dtype=self._dtype(),
             truncate=settings.truncate,
             pixels=pixels,
@@ -156,19 +159,15 @@ class Subject:
             ),
         )
 
-    def _device(self) -> torch.device:
-        return next((p.device for p in self.model.parameters()), torch.device("cpu"))
-
     def _dtype(self) -> torch.dtype:
         kinds = (p.dtype for p in self.model.parameters() if p.is_floating_point())
         return next(kinds, torch.float32)
 
     def fingerprint(self) -> str:
         """A short hash of the model's class, and of shapes, types and a sample of the values of its weights."""
-        state = inventory.parameters(self.model)
-        key = tuple(number for p in state.values() for number in (p.data_ptr(), p._version))
+        key = inventory.versions(inventory.parameters(self.model))
         if self._fingerprint is None or self._fingerprint[0] != key:
-            self._fingerprint = (key, _hash(self.model, state))
+            self._fingerprint = (key, _hash(self.model))
         return self._fingerprint[1]
 
 
@@ -210,13 +209,14 @@ def check_kinds(inputs: Sequence[Any]) -> None:
         )
 
 
-def _hash(model: nn.Module, state: Mapping[str, torch.Tensor]) -> str:
+def _hash(model: nn.Module) -> str:
     digest = hashlib.sha256(type(model).__qualname__.encode())
-    for name, p in state.items():
+    for name, p in valued(model):
         digest.update(f"{name} {tuple(p.shape)} {p.dtype}".encode())
-        if p.numel() and p.device.type != "meta":
-            sample = p.detach().reshape(-1)[:: max(1, p.numel() // 16)]
-            digest.update(sample.double().cpu().numpy().tobytes())
+        for part in parts(p):
+            if part.numel() and not part.is_meta:
+                sample = part.reshape(-1)[:: max(1, part.numel() // 16)]
+                digest.update(sample.double().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

@@ -37,6 +37,18 @@ def constants_detached(values: tuple[Any, ...]) -> tuple[tuple[Any, ...], bool]:
     return (values if changed is None else tuple(changed)), depends
 
 
+def given_back(result: Any, args: tuple[Any, ...], given: tuple[Any, ...]) -> Any:
+    """The result of a call, and where that is one of its detached constants, the model's own in its place.
+
+    `to` gives a weight back that is where it is to go, and a hook may register what it got.
+    """
+    if args is not given:
+        for detached, own in zip(args, given, strict=True):
+            if result is detached:
+                return own
+    return result
+
+
 def mapped(value: Any, change: Callable[[Tensor], Any], *, where: Callable[[object], bool] = dependent) -> Any:
     """The value with each tensor in it that `where` picks changed."""
     if where(value):

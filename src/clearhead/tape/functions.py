@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -16,6 +17,7 @@ from clearhead.tape.arguments import dependent, mapped, picked
 from clearhead.tape.names import Function, Operation
 
 _opaque: set[type[Custom]] = set()
+_thread = threading.local()
 
 
 class OpaqueError(Exception):
@@ -69,6 +71,20 @@ def opaque(function: type[Custom]) -> Operation:
     return custom(function)
 
 
+def apart() -> bool:
+    """Is a custom function being taken apart in this thread?"""
+    return getattr(_thread, "depth", 0) > 0
+
+
+@contextmanager
+def _taking_apart() -> Iterator[None]:
+    _thread.depth = getattr(_thread, "depth", 0) + 1
+    try:
+        yield
+    finally:
+        _thread.depth -= 1
+
+
 def _forward(function: type[Custom]) -> Function:
     """The `forward` of a custom function, as a plain one; that of a checkpoint is what it would compute twice.
 
@@ -82,7 +98,8 @@ def _forward(function: type[Custom]) -> Function:
             run, _, *rest = args
             return run(*rest, **kwargs)
         context = Context(args)
-        result = function.forward(*args, **kwargs) if alone else function.forward(context, *args, **kwargs)
+        with _taking_apart():
+            result = function.forward(*args, **kwargs) if alone else function.forward(context, *args, **kwargs)
         if alone:
             function.setup_context(context, args, result)
         found = mapped(result, lambda x: x.detach() if any(x is each for each in context.constant) else x)

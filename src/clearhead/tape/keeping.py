@@ -12,10 +12,13 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 
 def address(tensor: Tensor) -> int:
-    """Where the memory of a tensor lies; 0 for one inside `torch.vmap`, which has none of its own."""
+    """Where the memory of a tensor lies; 0 for one that has none of its own.
+
+    Such are those inside `torch.vmap`, and subclasses that only hold other tensors.
+    """
     try:
         return tensor.untyped_storage().data_ptr()
-    except NotImplementedError:
+    except (NotImplementedError, RuntimeError):
         return 0
 
 

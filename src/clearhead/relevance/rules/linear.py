@@ -16,6 +16,7 @@ from clearhead.relevance.ledger import Account
 from clearhead.relevance.meter import arriving, hooked, metered, owned
 from clearhead.relevance.numerics import stabilised, weighed
 from clearhead.relevance.rules import layers
+from clearhead.relevance.rules.rounded import dense
 from clearhead.relevance.run import Call, Row, Run
 from clearhead.tape import dependent
 
@@ -74,7 +75,7 @@ class Dense:
 
 def propagate(run: Run, call: Call, a: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
     """The rule that was chosen, for any spelling of a linear layer."""
-    choice = run.choice(call, a)
+    choice, weight_OI = run.choice(call, a), dense(run, call, a, weight_OI)
     if choice.rule in layers.SHARES:
         return layers.propagate(run, call, a, Dense(weight_OI, bias_O), choice)
     epsilon = choice.absorbed

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from clearhead.relevance.meter import metered, metered_rows
+from clearhead.relevance.rules.rounded import whole
 from clearhead.relevance.run import AS_IS, Call, Row, Run
 from clearhead.tape import dependent
 
@@ -18,6 +19,11 @@ def embedding(run: Run, call: Call) -> Tensor:
     if dependent(call.get(1, "weight")) or not value.is_floating_point():
         return value
     return run.source(value, call.get(0, "input"))
+
+
+def cast(run: Run, call: Call) -> Any:
+    """As another type or elsewhere: as is."""
+    return whole(run.tape, call, call.native())
 
 
 def dropout(_: Run, call: Call) -> Tensor:
@@ -119,7 +125,7 @@ _HOMOGENEOUS = (
     "reshape view view_as reshape_as flatten unflatten squeeze unsqueeze transpose t permute movedim contiguous clone "
     "expand expand_as broadcast_to repeat repeat_interleave tile getitem select narrow split split_with_sizes chunk "
     "tensor_split unbind index_select gather take take_along_dim masked_select roll flip rot90 tril triu diag diagonal "
-    "mean sum nansum cumsum to type_as float double half bfloat16 cpu cuda unfold fold "
+    "mean sum nansum cumsum float double half bfloat16 cpu cuda unfold fold "
     "amax amin topk sort median msort adaptive_max_pool1d max_pool1d max_pool2d max_pool3d avg_pool1d "
     "avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d interpolate pixel_shuffle positive real atleast_1d "
     "atleast_2d atleast_3d swapaxes T mT H mH ravel as_strided conj resolve_conj resolve_neg meshgrid "
@@ -134,6 +140,7 @@ _DROPOUTS = "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_d
 ROWS = {
     "embedding": Row(embedding, "a source", always=True),
     **dict.fromkeys((*_HOMOGENEOUS, *FOURIER, *_READINGS), AS_IS),
+    **dict.fromkeys(("to", "type_as"), Row(cast, "as is")),
     **dict.fromkeys(("max", "min"), Row(extreme, "the chosen passes; a constant that is chosen leaks", ("constant",))),
     "grid_sampler": Row(sampled, "x as is, the grid a constant"),
     **dict.fromkeys(_DROPOUTS, Row(dropout, "the identity")),

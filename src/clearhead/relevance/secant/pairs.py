@@ -17,6 +17,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from clearhead.config import Settings
 from clearhead.relevance.ledger import Ledger, Place
+from clearhead.relevance.rules.rounded import whole
 from clearhead.relevance.run import OTHER, Call, Lookup, Owed, Row, unruled_at
 from clearhead.relevance.secant.numerics import middle
 from clearhead.tape import (
@@ -24,7 +25,9 @@ from clearhead.tape import (
     Keeper,
     Operation,
     Tape,
+    address,
     constants_detached,
+    given_back,
     is_tensor,
     mapped,
     picked,
@@ -87,7 +90,7 @@ class Pairs:
         """What the baseline has in the place of a tensor; None if the same."""
         found: Tensor | None = self._others.get(x)
         if found is None and self._overwritten:
-            constant = self._overwritten.get(x.untyped_storage().data_ptr())
+            constant = self._overwritten.get(address(x))
             if constant is not None and constant[0].dtype == x.dtype:
                 return torch.as_strided(constant[1], x.shape, x.stride(), x.storage_offset())
         return found
@@ -147,13 +150,14 @@ class Pairs:
 
     def interpret(self, operation: Operation, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What the tape calls for each operation."""
+        given = args
         args, depends = constants_detached(args)
         if kwargs:
             values, also = constants_detached(tuple(kwargs.values()))
             kwargs, depends = dict(zip(kwargs, values, strict=True)), depends or also
         call = self._call(operation, function, args, kwargs)
         if call is None:
-            return function(*args, **kwargs)
+            return given_back(function(*args, **kwargs), args, given)
         row = self.rows.get(operation.name)
         if row is None and operation.composite is not None:
             return self.tape.under(operation.composite, *args, **kwargs)
@@ -166,7 +170,7 @@ class Pairs:
             return self.paired(call.native(), call.other(), call)
         if writes and not (row is not None and row.writes):
             return self._in_place(row, call)
-        return self.apply(row, call)
+        return whole(self.tape, call, self.apply(row, call))
 
     def apply(self, row: Row | None, call: Pair) -> Any:
         """The result of one call under its row; without a row, torch's own under the leak meter."""
