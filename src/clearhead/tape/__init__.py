@@ -3,6 +3,7 @@
 from clearhead.tape.arguments import constants_detached, dependent, is_tensor, mapped, picked
 from clearhead.tape.keeping import Keeper, Kept
 from clearhead.tape.mode import Interpreter, Tape
+from clearhead.tape.modules import ModuleTape
 from clearhead.tape.names import Function, Operation, operation, resolve, writes_in_place
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "Interpreter",
     "Keeper",
     "Kept",
+    "ModuleTape",
     "Operation",
     "Tape",
     "constants_detached",
