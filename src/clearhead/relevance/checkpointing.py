@@ -16,14 +16,14 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import Function
+from torch.autograd import Function as Custom
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from clearhead.config import Settings
 from clearhead.errors import ModelError
 from clearhead.relevance.graph import leaves_between
 from clearhead.relevance.surroundings import Surroundings
-from clearhead.tape import Keeper, Kept, ModuleTape, Tape, dependent, is_tensor
+from clearhead.tape import Function, Keeper, Kept, ModuleTape, Operation, Tape, dependent, is_tensor
 from clearhead.tape.keeping import address
 
 UNUSED = "`checkpoint` saves nothing here: no list of modules repeats a block that is called as a whole."
@@ -45,8 +45,10 @@ class Repeating(Protocol):
     settings: Settings
     tape: Tape
     keeper: Keeper
-    interpret: Any
     lookups: list[Any]
+
+    def interpret(self, operation: Operation, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What its tape calls for each operation."""
 
     def moment(self) -> Moment:
         """Where it is."""
@@ -103,8 +105,8 @@ def notes(run: Repeating) -> tuple[str, ...]:
         return () if around.again else (UNUSED,)
     count = around.whole + around.again
     return (
-        f"`checkpoint` leaves {around.whole} of {count} calls of blocks as they are: these overwrite or hand out what "
-        "they are given, or read what they are not.",
+        f"`checkpoint` leaves {around.whole} of {count} calls of blocks as they are, for they cannot be made again: "
+        "these read or give something past their arguments and results, or overwrite it.",
     )
 
 
@@ -119,9 +121,7 @@ class Blocks:
     again: int = 0
     whole: int = 0
 
-    def __call__(
-        self, module: nn.Module, own: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
+    def __call__(self, module: nn.Module, own: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What the module gives; where possible in tensors from which the way back leads through a second call."""
         run = self.run()
         if run is None:
@@ -137,7 +137,7 @@ class Blocks:
         if instead is None:
             self.whole += 1
             return result
-        self.again += bool(instead)
+        self.again += 1
         return tree_unflatten([instead.get(id(y), y) for y in found], shape)
 
 
@@ -152,7 +152,7 @@ def _versions(given: Sequence[Any], module: nn.Module) -> list[int]:
     return [-1 if x.is_inference() else x._version for x in held]
 
 
-class Entry(Function):
+class Entry(Custom):
     """A tensor with another's place in the graph, and a value that it had."""
 
     @staticmethod
@@ -196,7 +196,7 @@ class _Given:
         return self.x if self.version in (-1, self.x._version) else self.kept.value
 
 
-class Checkpoint(Function):
+class Checkpoint(Custom):
     """Results of a block without what was recorded; on the way back it is called again."""
 
     @staticmethod
@@ -218,7 +218,7 @@ class Block:
 
     run: Repeating
     module: nn.Module
-    own: Callable[..., Any]
+    own: Function
     spec: TreeSpec
     given: list[Any]
     places: list[int] = field(default_factory=list)  # of results that depend on what is explained
@@ -246,10 +246,8 @@ class Block:
         if any(address(y) in entered for y in ys):
             return None
         leaves = leaves_between(ys, xs, self.entries[-1].x)
-        if leaves is None or not self._found(leaves):
+        if not ys or leaves is None or not self._found(leaves):
             return None
-        if not ys:
-            return {}
         self.sums = [_sums(y) for y in ys]
         stand_ins = Checkpoint.apply(self, ys, *(each.x for each in self.entries), *leaves)
         instead = {id(y): new for y, new in zip(ys, stand_ins, strict=True)}
@@ -300,14 +298,12 @@ class Block:
                 self.run.tell(copy, each.known, instead)
         args, kwargs = tree_unflatten(copies, self.spec)
         found, _ = tree_flatten(self.run.tape.under(self.own, self.module, *args, **kwargs))
-        try:
-            ys = self._results(copies, found)
-            sources = [getattr(self.run.lookups[n], name) for n, name in self.sources]
-            same = all(map(_alike, map(_sums, ys), self.sums)) and len(ys) == len(self.sums) and all(map(_computed, ys))
-        except (LookupError, AttributeError, TypeError):
-            same = False
-        if not same:
+        if len(found) <= self.places[-1] or not all(_computed(found[n]) for n in self.places):
             raise self._other()
+        ys = self._results(copies, found)
+        if len(ys) != len(self.sums) or not all(map(_alike, self.sums, map(_sums, ys))):
+            raise self._other()
+        sources = [getattr(self.run.lookups[n], name) for n, name in self.sources]
         return ys, [*(copy for each, copy in pairs if each.depends), *sources]
 
     def _other(self) -> ModelError:

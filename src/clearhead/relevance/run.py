@@ -324,8 +324,8 @@ class Run:
 
     def known(self, x: Tensor) -> Known:
         """What is known of a tensor beside its value."""
-        image = self.image(x)
-        return Known(image if image.root is not x else None, self._shared.get(x), x in self.detached)
+        image = self.image(x) if x.requires_grad else None
+        return Known(image if image and image.root is not x else None, self._shared.get(x), x in self.detached)
 
     def tell(self, copy: Tensor, known: Known, instead: Mapping[int, Tensor]) -> None:
         """The same is known of a copy, which is an image of what stands `instead` of the root, if anything does."""

@@ -153,6 +153,8 @@ class Pairs:
             kwargs, depends = dict(zip(kwargs, values, strict=True)), depends or also
         call = self._call(operation, function, args, kwargs)
         if call is None:
+            if args and writes_in_place(operation, args, kwargs):
+                self.keeper.spare(args[0])
             return function(*args, **kwargs)
         row = self.rows.get(operation.name)
         if row is None and operation.composite is not None:
@@ -256,11 +258,12 @@ class Pairs:
 
     def moment(self) -> Moment:
         """Where the run is in its pass."""
-        return Moment(self._calls, self.item, tuple(self.lookups))
+        return Moment(self._calls, self.item, tuple(self.lookups), dict(self._overwritten))
 
     def resume(self, moment: Moment) -> None:
         """Go on from there."""
         self._calls, self.item, self.lookups = moment.calls, moment.item, list(moment.lookups)
+        self._overwritten = dict(moment.rest)
 
     def known(self, x: Tensor) -> Kept | None:
         """What the baseline has in the place of a tensor."""
