@@ -417,6 +417,19 @@ class Loose:
     state: torch.Tensor
 
 
+@pytest.mark.parametrize("settings", EXTREMES, ids=named)
+def test_one_tensor_in_several_places_stays_one(settings):
+    """Attention of torch computes another way where its arguments are one tensor."""
+    model = net(lambda self, q, k, v: self.all(q, k, v)[0], 2, lambda layer, h: layer(h, h, h), all=_attention)
+    _, found = both(model, settings)
+    assert sum(e.operation == "linear" and e.module == "layers.0.all" for e in found.ledger) <= 4
+    paired(model)
+
+
+def _attention():
+    return nn.MultiheadAttention(D, 2, batch_first=True)
+
+
 def test_arguments_and_results_of_all_kinds():
     from transformers.modeling_outputs import BaseModelOutput
 

@@ -129,7 +129,8 @@ class Blocks:
         given, spec = tree_flatten((args, kwargs))
         if not torch.is_grad_enabled() or not any(map(_computed, given)):
             return run.tape.under(own, module, *args, **kwargs)
-        block = Block(run, module, own, spec, [_Given.of(run, x) if is_tensor(x) else x for x in given])
+        held = {id(x): _Given.of(run, x) for x in {id(x): x for x in given if is_tensor(x)}.values()}
+        block = Block(run, module, own, spec, [held.get(id(x), x) for x in given], [*held.values()])
         before = _versions(given, module)
         result = run.tape.under(own, module, *args, **kwargs)
         found, shape = tree_flatten(result)
@@ -221,6 +222,7 @@ class Block:
     own: Function
     spec: TreeSpec
     given: list[Any]
+    held: list[_Given]  # the tensors among these, each once
     places: list[int] = field(default_factory=list)  # of results that depend on what is explained
     sources: list[tuple[int, str]] = field(default_factory=list)  # which of the run's, and which tensor of it
     sums: list[tuple[float, float]] = field(default_factory=list)
@@ -229,12 +231,12 @@ class Block:
 
     def __post_init__(self) -> None:
         self.moment = self.run.moment()
-        self.surroundings = Surroundings.of([each.x for each in self.given if isinstance(each, _Given)])
+        self.surroundings = Surroundings.of([each.x for each in self.held])
 
     @property
     def entries(self) -> list[_Given]:
         """What depends on the input."""
-        return [each for each in self.given if isinstance(each, _Given) and each.depends]
+        return [each for each in self.held if each.depends]
 
     def recorded(self, given: Sequence[Any], found: Sequence[Any]) -> dict[int, Tensor] | None:
         """By the ids of results, what stands for them; None if the call cannot be made again."""
@@ -290,21 +292,20 @@ class Block:
 
     def _called(self) -> tuple[list[Tensor], list[Tensor]]:
         """The results of a second call, and what they were computed from."""
-        copies = [each.copy() if isinstance(each, _Given) else each for each in self.given]
-        pairs = [(each, copy) for each, copy in zip(self.given, copies, strict=True) if isinstance(each, _Given)]
-        instead = {each.number: copy for each, copy in pairs}
-        for each, copy in pairs:
-            if copy is not each.x:
-                self.run.tell(copy, each.known, instead)
-        args, kwargs = tree_unflatten(copies, self.spec)
+        copies = {each.number: each.copy() for each in self.held}
+        for each in self.held:
+            if copies[each.number] is not each.x:
+                self.run.tell(copies[each.number], each.known, copies)
+        given = [copies[each.number] if isinstance(each, _Given) else each for each in self.given]
+        args, kwargs = tree_unflatten(given, self.spec)
         found, _ = tree_flatten(self.run.tape.under(self.own, self.module, *args, **kwargs))
         if len(found) <= self.places[-1] or not all(_computed(found[n]) for n in self.places):
             raise self._other()
-        ys = self._results(copies, found)
+        ys = self._results(given, found)
         if len(ys) != len(self.sums) or not all(map(_alike, self.sums, map(_sums, ys))):
             raise self._other()
         sources = [getattr(self.run.lookups[n], name) for n, name in self.sources]
-        return ys, [*(copy for each, copy in pairs if each.depends), *sources]
+        return ys, [*(copies[each.number] for each in self.entries), *sources]
 
     def _other(self) -> ModelError:
         return ModelError(
