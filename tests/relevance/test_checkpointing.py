@@ -430,6 +430,21 @@ def _attention():
     return nn.MultiheadAttention(D, 2, batch_first=True)
 
 
+@pytest.mark.parametrize("settings", EXTREMES, ids=named)
+def test_what_a_block_is_given_and_does_not_read_gets_nothing(settings):
+    """The block before gets no gradient at all, and is not called again."""
+    calls = []
+
+    def does(self, h, z):
+        calls.append(1)
+        return self.part(h + z.detach())
+
+    model = net(does, 2, lambda layer, h: layer(h, layer(h, h)))
+    both(model, settings, made=(4, 0))
+    assert len(calls) == 4 + 4 + 2
+    paired(model, made=(4, 0))
+
+
 def test_arguments_and_results_of_all_kinds():
     from transformers.modeling_outputs import BaseModelOutput
 

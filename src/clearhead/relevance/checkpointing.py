@@ -149,8 +149,11 @@ def _computed(x: object) -> bool:
 
 def _versions(given: Sequence[Any], module: nn.Module) -> list[int]:
     """What changes when one of the tensors that a module is given or holds is overwritten."""
-    held = [*filter(is_tensor, given), *module.buffers()]
-    return [-1 if x.is_inference() else x._version for x in held]
+    return [_version(x) for x in (*filter(is_tensor, given), *module.buffers())]
+
+
+def _version(x: Tensor) -> int:
+    return 0 if x.is_inference() else x._version  # of inference, torch counts none
 
 
 class Entry(Custom):
@@ -159,10 +162,11 @@ class Entry(Custom):
     @staticmethod
     def forward(ctx: Any, x: Tensor, value: Tensor) -> Tensor:
         """The same memory, in a tensor that is no view."""
+        ctx.set_materialize_grads(False)
         return _alias(value)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor | None) -> tuple[Tensor | None, None]:
         """The gradient."""
         return gradient, None
 
@@ -188,13 +192,13 @@ class _Given:
         """The tensor now."""
         depends, known, kept = _computed(x), run.known(x), run.keeper.keep(x)
         held = Entry.apply(x, x) if depends else x
-        return cls(id(x), held, depends, -1 if x.is_inference() else x._version, kept, known)
+        return cls(id(x), held, depends, _version(x), kept, known)
 
     def copy(self) -> Tensor:
         """A tensor to call a module with again; a constant that nobody wrote over is itself."""
         if self.depends:
             return Entry.apply(self.x, self.kept.value)  # type: ignore[no-any-return]
-        return self.x if self.version in (-1, self.x._version) else self.kept.value
+        return self.x if self.version == _version(self.x) else self.kept.value
 
 
 class Checkpoint(Custom):
@@ -225,6 +229,7 @@ class Block:
     held: list[_Given]  # the tensors among these, each once
     places: list[int] = field(default_factory=list)  # of results that depend on what is explained
     sources: list[tuple[int, str]] = field(default_factory=list)  # which of the run's, and which tensor of it
+    last: int = 0  # how many sources the run has behind it
     sums: list[tuple[float, float]] = field(default_factory=list)
     moment: Moment = field(init=False)
     surroundings: Surroundings = field(init=False)
@@ -250,7 +255,7 @@ class Block:
         leaves = leaves_between(ys, xs, self.entries[-1].x)
         if not ys or leaves is None or not self._found(leaves):
             return None
-        self.sums = [_sums(y) for y in ys]
+        self.sums, self.last = [_sums(y) for y in ys], len(self.run.lookups)
         stand_ins = Checkpoint.apply(self, ys, *(each.x for each in self.entries), *leaves)
         instead = {id(y): new for y, new in zip(ys, stand_ins, strict=True)}
         for y in ys:
@@ -278,6 +283,8 @@ class Block:
 
     def sent(self, gradients: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
         """The gradients of what the block was given and of its sources, through a call made now."""
+        if all(gradient is None for gradient in gradients):
+            return [None] * (len(self.entries) + len(self.sources))
         before = self.run.moment()
         # What a rule gives to a source straight is collected anew: the graph behind the block leads there as well.
         lookups = [replace(each, own=None) for each in self.moment.lookups]
@@ -299,7 +306,8 @@ class Block:
         given = [copies[each.number] if isinstance(each, _Given) else each for each in self.given]
         args, kwargs = tree_unflatten(given, self.spec)
         found, _ = tree_flatten(self.run.tape.under(self.own, self.module, *args, **kwargs))
-        if len(found) <= self.places[-1] or not all(_computed(found[n]) for n in self.places):
+        fewer = len(found) <= self.places[-1] or len(self.run.lookups) != self.last
+        if fewer or not all(_computed(found[n]) for n in self.places):
             raise self._other()
         ys = self._results(given, found)
         if len(ys) != len(self.sums) or not all(map(_alike, self.sums, map(_sums, ys))):
