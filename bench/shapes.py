@@ -18,8 +18,8 @@ STACKS = ("MLP", "CNN")
 TOY = "toy"
 
 
-def build(shape: str, positions: int = 0) -> nn.Module:
-    """A random 12-layer, 768-wide model that reads so many positions; the explained scalar is an entry of its output.
+def build(shape: str, positions: int = 0, layers: int = 12) -> nn.Module:
+    """A random 768-wide model that reads so many positions; the explained scalar is an entry of its output.
 
     `toy` has 2 layers and is 32 wide; the stacks are made of torch's own modules, for tools that know only these.
     """
@@ -44,7 +44,12 @@ def build(shape: str, positions: int = 0) -> nn.Module:
         model = transformers.GPT2LMHeadModel(config)
     else:
         config = transformers.LlamaConfig(
-            hidden_size=768, intermediate_size=2048, num_hidden_layers=12, num_attention_heads=12, vocab_size=5000
+            hidden_size=768,
+            intermediate_size=2048,
+            num_hidden_layers=layers,
+            num_attention_heads=12,
+            vocab_size=5000,
+            max_position_embeddings=max(2048, positions),
         )
         model = transformers.LlamaForCausalLM(config)
     return model.eval().requires_grad_(False)

@@ -105,6 +105,11 @@ class Settings:
     force: bool = _setting(False, "compute what would take minutes instead of refusing it")
     threshold: float = _setting(1e-4, "largest conservation error that passes")
     strict: bool = _setting(False, "refuse operations that have no rule instead of metering what they lose")
+    checkpoint: bool = _setting(
+        False,
+        "compute each block again on the way back of lrp and secant instead of keeping what it computed: less memory, "
+        "more time",
+    )
     batch_size: int = _setting(0, "inputs of a list explained at a time; 0 lets free memory decide")
     truncate: bool = _setting(False, "cut texts longer than the model's maximum instead of refusing them")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 _MOVES = frozenset(
     "View UnsafeView ReshapeAlias Alias Clone Permute Transpose T Squeeze Unsqueeze Split SplitWithSizes Slice Select "
     "Unbind Unfold Im2Col Expand Index IndexSelect AsStrided ToCopy ConstantPadNd Flip Roll PixelUnshuffle Tap "
-    "EntryTap".split()
+    "EntryTap Entry".split()
 )
 
 
@@ -56,6 +56,29 @@ def computed_from(y: Tensor, x: Tensor) -> bool:
         if _age(node) >= oldest:
             open_ += [before for before, _ in node.next_functions]
     return False
+
+
+def leaves_between(ys: Sequence[Tensor], xs: Sequence[Tensor], since: Tensor) -> list[Tensor] | None:
+    """The leaves that ys were computed from beside xs; None if from anything else that is older than `since`."""
+    ends = {(id(node), n): node for node, n in (_edge(x) for x in xs)}
+    open_, seen, leaves, oldest = [_edge(y) for y in ys], dict[int, Any](), list[Tensor](), _age(since.grad_fn)
+    while open_:
+        node, n = open_.pop()
+        if node is None or (id(node), n) in ends or id(node) in seen:
+            continue
+        seen[id(node)] = node  # held, for another node may get the number of one that is gone
+        leaf: Tensor | None = getattr(node, "variable", None)
+        if leaf is not None:
+            leaves.append(leaf)
+        elif _age(node) <= oldest:
+            return None
+        else:
+            open_ += node.next_functions
+    return leaves
+
+
+def _edge(x: Tensor) -> tuple[Any, int]:
+    return x.grad_fn, x.output_nr
 
 
 def _moved(node: Any) -> Iterator[Any]:

@@ -10,6 +10,7 @@ import torch
 from clearhead.config import Settings
 from clearhead.maps import RelevanceMap
 from clearhead.question import Pass, Question
+from clearhead.relevance import checkpointing
 from clearhead.relevance.audit import Audit
 from clearhead.relevance.engine import Recording
 from clearhead.relevance.neutral import starts
@@ -44,6 +45,7 @@ class _Relevance(Watched):
         if INPUT in settings.rules and not self._run.reads_input:
             note = f"No layer reads the input before anything else is computed, so the rule of {INPUT!r} was not used."
             self.notes = (*self.notes, note)
+        self.notes = (*self.notes, *checkpointing.notes(self._run))
 
     def _begin(self) -> Recording:
         self._starts, self.notes = _starts(self._question, self._settings)

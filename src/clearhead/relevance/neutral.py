@@ -30,7 +30,7 @@ class Silent(Run):
     """
 
     def __init__(self, settings: Settings, model: nn.Module, rows: dict[str, Row]) -> None:
-        plain = replace(settings, leak="record", strict=False, rules={}, residual_rule="plain")
+        plain = replace(settings, leak="record", strict=False, rules={}, residual_rule="plain", checkpoint=False)
         super().__init__(plain, model, rows)
         self.noted: dict[Key, Start] = {}
         self._blanks = Blanks("zero")

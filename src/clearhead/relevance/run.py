@@ -14,6 +14,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from clearhead.config import Settings
 from clearhead.errors import UnruledOperationError
 from clearhead.relevance import graph
+from clearhead.relevance.checkpointing import Moment, tape_of
 from clearhead.relevance.choices import chosen
 from clearhead.relevance.ledger import Account, Ledger, Place
 from clearhead.rulebook import Choice
@@ -22,7 +23,6 @@ from clearhead.tape import (
     Keeper,
     Names,
     Operation,
-    Tape,
     constants_detached,
     dependent,
     given_back,
@@ -78,6 +78,15 @@ class Image:
     root: Tensor
     at_zero: float
     versions: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a run knows of a tensor: of which it is an image, the vectors all items share, whether it was detached."""
+
+    image: Image | None
+    shared: tuple[Tensor, Tensor] | None
+    detached: bool
 
 
 @dataclass(slots=True)
@@ -163,7 +172,7 @@ class Run:
         self.detached: Any = WeakTensorKeyDictionary()
         self._shared: Any = WeakTensorKeyDictionary()
         self.rows = rows
-        self.tape = Tape(self.interpret, model)
+        self.tape = tape_of(self, model)
         self._names = Names(model)
         self._calls = 0
         self._starts: Mapping[Key, Start] = {}
@@ -317,6 +326,36 @@ class Run:
     def remember(self, tensor: Tensor, root: Tensor, at_zero: float) -> None:
         """Note that `tensor` is a pointwise function of `root`."""
         self.images[tensor] = Image(root, at_zero, (root._version, tensor._version))
+
+    # ---- calls that are made again -----------------------------------------------------------------------------
+
+    def moment(self) -> Moment:
+        """Where the run is in its pass."""
+        return Moment(self._calls, self.item, tuple(self.lookups), (self._starts, self._counts.copy()))
+
+    def resume(self, moment: Moment) -> None:
+        """Go on from there."""
+        self._calls, self.item, self.lookups = moment.calls, moment.item, list(moment.lookups)
+        self._starts, self._counts = moment.rest[0], moment.rest[1].copy()
+
+    def known(self, x: Tensor) -> Known:
+        """What is known of a tensor beside its value."""
+        image = self.image(x) if x.requires_grad else None
+        return Known(image if image and image.root is not x else None, self._shared.get(x), x in self.detached)
+
+    def tell(self, copy: Tensor, known: Known, instead: Mapping[int, Tensor]) -> None:
+        """The same is known of a copy, which is an image of what stands `instead` of the root, if anything does."""
+        if known.image is not None:
+            self.remember(copy, instead.get(id(known.image.root), known.image.root), known.image.at_zero)
+        if known.shared is not None:
+            self._shared[copy] = known.shared
+        if known.detached:
+            self.detached[copy] = True
+
+    def known_by(self, x: Tensor) -> list[Tensor]:
+        """The root that it is an image of, if it is one."""
+        root = self.image(x).root
+        return [] if root is x else [root]
 
     def cause_of(self, constant: object) -> str:
         """Why a constant is one."""

@@ -4,6 +4,7 @@ from clearhead.tape.arguments import constants_detached, dependent, given_back, 
 from clearhead.tape.functions import OpaqueError, apart
 from clearhead.tape.keeping import Keeper, Kept, address
 from clearhead.tape.mode import Interpreter, Tape
+from clearhead.tape.modules import ModuleTape
 from clearhead.tape.names import Function, Operation, operation, resolve, writes_in_place
 from clearhead.tape.weights import Names
 
@@ -12,6 +13,7 @@ __all__ = [
     "Interpreter",
     "Keeper",
     "Kept",
+    "ModuleTape",
     "Names",
     "OpaqueError",
     "Operation",

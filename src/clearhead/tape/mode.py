@@ -79,6 +79,11 @@ class Tape(TorchFunctionMode):
         with self:
             return function(*args, **kwargs)
 
+    def path(self, module: nn.Module) -> str:
+        """The path of a module of the model; empty for another."""
+        found: str = self._paths.get(id(module), "")
+        return found
+
     def module(self) -> str:
         """The path of the module whose `forward` is being executed, read off the stack: no hook is ever set.
 

@@ -89,7 +89,7 @@ def propagate(run: Run, call: Call, a: Tensor, weight_OI: Tensor, bias_O: Tensor
 
 def _with_bias_booked(run: Run, call: Call, bias_O: Tensor) -> Tensor:
     """Rule 0, recorded: torch's own gradient is the rule, and the bias takes its part."""
-    if run.batch == 1:  # torch sums the gradients of all positions itself
+    if run.batch == 1 and not run.settings.checkpoint:  # torch sums the gradients of all positions itself
         owed = run.owed("bias", bias_O, run.place(call))
         return call.put(owed, for_=bias_O).native()  # type: ignore[no-any-return]
     account = run.account(call)

@@ -15,6 +15,7 @@ from clearhead.errors import UsageError
 from clearhead.lookups import Blanks
 from clearhead.maps import LedgerEntry, RelevanceMap
 from clearhead.question import Baseline, Pass, Question, decide, uncached
+from clearhead.relevance import checkpointing
 from clearhead.relevance.engine import Recording
 from clearhead.relevance.secant.audit import Audit
 from clearhead.relevance.secant.engine import parting
@@ -64,6 +65,7 @@ class _Difference(Watched):
         (self._baseline,) = question.baselines
         self.notes = (f"Compared with {self._baseline.label}.",)
         super().__init__(question, settings, warnings)
+        self.notes = (*self.notes, *checkpointing.notes(self._pairs))
         self._alone_too = _outputs_apart(self._pairs, question, self._baseline, self._outputs)
 
     def round(self, n: int, *, last: bool) -> Iterator[tuple[int, RelevanceMap]]:
@@ -190,12 +192,14 @@ def _averaged(maps: Sequence[RelevanceMap]) -> RelevanceMap:
     if count == 1:
         return first
     ledger = tuple(replace(entry, relevance=entry.relevance / count) for each in maps for entry in each.ledger)
-    compared = "; ".join(note.removeprefix("Compared with ").removesuffix(".") for each in maps for note in each.notes)
+    firsts = (each.notes[0] for each in maps)
+    compared = "; ".join(note.removeprefix("Compared with ").removesuffix(".") for note in firsts)
+    others = dict.fromkeys(note for each in maps for note in each.notes[1:])
     return replace(
         first,
         base_value=float(np.mean([each.base_value for each in maps])),
         relevance=np.mean([each.relevance for each in maps], 0),
         ledger=ledger,
         warnings=tuple(dict.fromkeys(warning for each in maps for warning in each.warnings)),
-        notes=(f"The mean of {count} comparisons: with {compared}.",),
+        notes=(f"The mean of {count} comparisons: with {compared}.", *others),
     )

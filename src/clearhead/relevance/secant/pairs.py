@@ -6,7 +6,7 @@ arguments, so the two meet in every operation, whatever the layout, and only wha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from clearhead.config import Settings
+from clearhead.relevance.checkpointing import Moment, tape_of
 from clearhead.relevance.ledger import Ledger, Place
 from clearhead.relevance.rules.rounded import whole
 from clearhead.relevance.run import OTHER, Call, Lookup, Owed, Row, unruled_at
@@ -23,8 +24,8 @@ from clearhead.relevance.secant.numerics import middle
 from clearhead.tape import (
     Function,
     Keeper,
+    Kept,
     Operation,
-    Tape,
     address,
     constants_detached,
     given_back,
@@ -79,7 +80,7 @@ class Pairs:
         self.lookups: list[Lookup] = []
         self.owing: list[Owed] = []
         self.parted: dict[Place, str] = {}
-        self.tape = Tape(self.interpret, model)
+        self.tape = tape_of(self, model)
         self._others: Any = WeakTensorKeyDictionary()
         self._overwritten: dict[int, tuple[Tensor, Tensor]] = {}
         self._calls = 0
@@ -157,6 +158,8 @@ class Pairs:
             kwargs, depends = dict(zip(kwargs, values, strict=True)), depends or also
         call = self._call(operation, function, args, kwargs)
         if call is None:
+            if args and writes_in_place(operation, args, kwargs):
+                self.keeper.spare(args[0])
             return given_back(function(*args, **kwargs), args, given)
         row = self.rows.get(operation.name)
         if row is None and operation.composite is not None:
@@ -255,3 +258,28 @@ class Pairs:
         other = leaf.detach() if other is None else other.detach().clone()
         self.lookups.append(Lookup(leaf, name, indices, base=other))
         return self.pair(leaf.clone(), other.clone())
+
+    # ---- calls that are made again -----------------------------------------------------------------------------
+
+    def moment(self) -> Moment:
+        """Where the run is in its pass."""
+        return Moment(self._calls, self.item, tuple(self.lookups), dict(self._overwritten))
+
+    def resume(self, moment: Moment) -> None:
+        """Go on from there."""
+        self._calls, self.item, self.lookups = moment.calls, moment.item, list(moment.lookups)
+        self._overwritten = dict(moment.rest)
+
+    def known(self, x: Tensor) -> Kept | None:
+        """What the baseline has in the place of a tensor."""
+        other = self.other(x)
+        return None if other is None else self.keeper.keep(other)
+
+    def tell(self, copy: Tensor, known: Kept | None, instead: Mapping[int, Tensor]) -> None:
+        """The baseline has the same in the place of a copy."""
+        if known is not None:
+            self.pair(copy, known.value)
+
+    def known_by(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Nothing: what the baseline has is no part of the graph."""
+        return ()
