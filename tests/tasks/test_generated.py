@@ -229,3 +229,15 @@ def test_there_is_a_bar_on_a_terminal_where_many_maps_come(
     assert ("explaining" in err) == (terminal and unit is not None)
     if terminal and unit is not None:
         assert f"{unit}/s" in err
+
+
+def test_learned_vectors_of_a_generation_stand_behind_all_units():
+    """Relevance that reaches positions learned as a table has a column of its own, the same in each row."""
+    one = exact("encoder-decoder/t5")
+    found = AttentionVisualizer(one.model, one.processor, task=one.task, preset="attnlrp").explain(
+        one.inputs[0], generate=3
+    )
+    assert found.relevance.shape == (3, len(found.units))
+    assert found.units[-1].text == "relative_attention_bias"
+    assert found.relevance[:, -1].all()
+    assert all(row.residual <= 1e-9 for row in found.rows)

@@ -207,8 +207,8 @@ def mapped(sight: Sight, choices: Sequence[Choice], aim: Aim, cam: str, notes: t
     if not np.isfinite(relevance).all():
         raise _not_finite("score", [choice.layer for choice in choices])
     units = item.units
-    if aim.horizon is not None and not scores.units[aim.horizon :].any():
-        units, relevance = units[: aim.horizon], np.delete(relevance, np.s_[aim.horizon : len(units)])
+    if aim.horizon is not None and not scores.learned and not scores.units[aim.horizon :].any():
+        units, relevance = units[: aim.horizon], relevance[: aim.horizon]
     more = [
         Unit(index=len(units) + k, text=name, stream=stream, special=True)
         for k, (stream, name, _) in enumerate(scores.learned)

@@ -140,7 +140,7 @@ class Watched(ABC):
             learned += [(layout.grid, name, amount) for name, amount in found.learned.items()]
             start = end
         units, relevance = question.items[i].units, np.concatenate(parts)
-        if horizon is not None and not relevance[horizon:].any():
+        if horizon is not None and not learned and not relevance[horizon:].any():  # what is learned stands last
             units, relevance = units[:horizon], relevance[:horizon]
         more = tuple(
             Unit(index=len(units) + k, text=name, stream=grid.stream if grid else "input", special=True)
