@@ -73,6 +73,14 @@ def test_sums_of_half_precision_are_wide():
     torch.testing.assert_close(found, (x.double() * G.double()).sum(-1, keepdim=True).float())
 
 
+def test_one_wide_factor_makes_a_sum_wide():
+    x, _, G = tensors(2, 64)
+    for value, gradient in ((x.float(), G.bfloat16()), (x.bfloat16(), G.float())):
+        found = row_dot(value, gradient)
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, (value.double() * gradient.double()).sum(-1, keepdim=True).float())
+
+
 @pytest.mark.parametrize("bad", [0.0, 1e-320, INFINITY, torch.nan])
 def test_shares_that_cannot_be_written_down_are_not_taken(bad):
     leak, size = torch.ones(3, 1).double(), torch.tensor([[2.0], [4.0], [8.0]]).double()

@@ -38,7 +38,7 @@ def row_dot(value: Tensor, gradient: Tensor) -> Tensor:
 
     A mask entry of -inf without gradient counts as 0, not as NaN.
     """
-    if value.dtype in _HALF:
+    if value.dtype in _HALF or gradient.dtype in _HALF:
         value, gradient = value.float(), gradient.float()
     product = torch.mul(value.detach(), gradient.detach(), out=room(gradient))
     product.nan_to_num_(nan=0.0, posinf=INFINITY, neginf=-INFINITY)
