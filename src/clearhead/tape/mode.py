@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from clearhead import inventory
 from clearhead.tape import functions
 from clearhead.tape.names import Function, Operation, resolve
 
-_OWN = str(Path(__file__).parents[1])  # no module stands here: frames of rules need no look
+_OWN = f"{Path(__file__).parents[1]}{os.sep}"  # no module stands here: frames of rules need no look
 
 Interpreter = Callable[[Operation, Function, tuple[Any, ...], dict[str, Any]], Any]
 
