@@ -44,7 +44,7 @@ class Behind(Gates):
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model, self._give_on)
         self.found: dict[Call, tuple[str, int]] = {}  # the name of the parameter, and its axis of inputs
-        self._known = {address(p): (name, p) for name, p in model.named_parameters()}
+        self._known = {at: (name, p) for name, p in model.named_parameters() if (at := address(p))}
         self._from: Any = WeakTensorKeyDictionary()
         self._last: Call = ("", 0)
 
