@@ -138,20 +138,19 @@ class Recording:
             self._require_dependent(value)
         self._run.ledger.clear()
         self._run.keeper.last = not keep
-        lookups = self._run.lookups
+        lookups, owing = self._run.lookups, self._run.owing
         straight = [lookup for lookup in lookups if lookup.own is not None]
-        owing = self._run.owing
-        leaves = [lookup.leaf for lookup in lookups] + [each.own for each in straight if each.own is not None]
-        leaves += [owed.leaf for owed in owing]
+        leaves = [owed.leaf for owed in owing] + [lookup.leaf for lookup in lookups]
+        leaves += [each.own for each in straight if each.own is not None]
         with torch.inference_mode(False), torch.enable_grad():
             whole = values[0] if len(values) == 1 else torch.stack([value.reshape(()) for value in values]).sum()
             found = self._pulled(whole, leaves, keep=keep)
-        for owed, gradient in zip(owing, found[len(leaves) - len(owing) :], strict=True):
-            if gradient is not None:
-                wide = torch.promote_types(gradient.dtype, torch.float32)
-                self._run.ledger.book(owed.cause, owed.place, owed.leaf.detach().to(wide) * gradient)
         gradients = [torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, found, strict=True)]
-        own = {id(lookup): each for lookup, each in zip(straight, gradients[len(lookups) :], strict=False)}
+        taken, gradients = gradients[: len(owing)], gradients[len(owing) :]
+        for owed, gradient in zip(owing, taken, strict=True):
+            wide = torch.promote_types(gradient.dtype, torch.float32)
+            self._run.ledger.book(owed.cause, owed.place, owed.leaf.detach().to(wide) * gradient)
+        own = {id(lookup): each for lookup, each in zip(straight, gradients[len(lookups) :], strict=True)}
         sources = tuple(
             _source(lookup, gradient, own.get(id(lookup))) for lookup, gradient in zip(lookups, gradients, strict=False)
         )
