@@ -38,6 +38,11 @@ def tensors(model: nn.Module) -> dict[str, Tensor]:
     return _held(model, "_parameters", "_buffers")
 
 
+def offloaded(model: nn.Module) -> bool:
+    """Are there weights without values, which are loaded when a module is called?"""
+    return any(parameter.is_meta for parameter in model.parameters())
+
+
 def parts(weight: Tensor) -> Iterator[Tensor]:
     """The plain tensors that a weight is made of: itself, or those that a subclass, such as of packed values, holds."""
     if type(weight) in _PLAIN or not is_traceable_wrapper_subclass(weight):

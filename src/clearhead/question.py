@@ -211,7 +211,7 @@ def failed(model: nn.Module, tensors: Mapping[str, Any], error: Exception) -> Mo
     """What is raised for a model that fails on its tensors: what it said, and where weights are offloaded, why."""
     shapes = {name: tuple(t.shape) if isinstance(t, Tensor) else t for name, t in tensors.items()}
     said = f"The model failed on this input {shapes}: {type(error).__name__}: {error}"
-    if isinstance(error, (NotImplementedError, RuntimeError)) and any(each.is_meta for each in model.parameters()):
+    if isinstance(error, (NotImplementedError, RuntimeError)) and inventory.offloaded(model):
         said += (
             " Some weights are offloaded, and loaded for the module that holds them; another that reads them finds "
             "none. Load the model whole, or keep that module in memory."

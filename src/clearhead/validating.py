@@ -19,11 +19,12 @@ from clearhead import methods
 from clearhead.checks import Choices, Scores, evaluation, validation
 from clearhead.config import Settings, thresholds
 from clearhead.errors import ClearheadError, UsageError, choice
+from clearhead.inventory import offloaded
 from clearhead.maps import RelevanceMap
 from clearhead.probing import explained, steady, tested
 from clearhead.question import Question
 from clearhead.removal import WORDS, Removal
-from clearhead.subjects import Subject, Wanted, offloaded, reads_images
+from clearhead.subjects import Subject, Wanted, reads_images
 from clearhead.subjects.documents import read
 from clearhead.validations import Evaluation, Thresholds, Validation
 

@@ -9,7 +9,7 @@ from clearhead.subjects.subject import Subject, check_kinds, kind
 from clearhead.subjects.tasks import NAMES as TASKS
 from clearhead.subjects.tasks import SIMILARITY, TENSORS, check_task, reads_images, task_of
 from clearhead.subjects.wanted import Score, Wanted, one_each, single
-from clearhead.subjects.weights import offloaded, valued
+from clearhead.subjects.weights import valued
 
 __all__ = [
     "COMPARING",
@@ -31,7 +31,6 @@ __all__ = [
     "kind",
     "length",
     "load",
-    "offloaded",
     "one_each",
     "reads_images",
     "repeated",

@@ -22,11 +22,6 @@ def valued(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
                 yield name, parameter.detach()
 
 
-def offloaded(model: nn.Module) -> bool:
-    """Are there weights without values, which are loaded when a module is called?"""
-    return any(parameter.is_meta for parameter in model.parameters())
-
-
 @contextmanager
 def _loaded(module: nn.Module) -> Iterator[None]:
     """The weights of a module where it computes, for a while: what the hook that `accelerate` set on it does."""
