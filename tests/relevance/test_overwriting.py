@@ -14,6 +14,9 @@ from clearhead import AttentionVisualizer
 from clearhead.config import Settings
 from clearhead.errors import ModelError
 from clearhead.relevance import propagate
+from clearhead.relevance.engine import replay
+from clearhead.relevance.run import Run
+from clearhead.relevance.table import ROWS
 from relevance.twins import KINDS, inputs, named, residual
 
 
@@ -123,3 +126,18 @@ def test_explaining_leaves_no_cycle_behind():
     finally:
         gc.enable()
     assert after - before < 20
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_bias_takes_its_share_of_a_result_that_is_overwritten(batch):
+    """For one item it is a leaf, for several a hook; neither may mind that the result is written over, in place."""
+    W, b = inputs(3, 4, seed=2), inputs(3, seed=3)
+    found = []
+    for f in (lambda t: F.linear(t, W, b).mul_(3.0).pow_(2).sum(), lambda t: (F.linear(t, W, b) * 3.0).pow(2).sum()):
+        run = Run(Settings(rule="0", leak="record"), None, ROWS, batch=batch)
+        p = replay(run, f, [inputs(batch, 5, 4)])
+        found.append([{(e.cause, e.module): e.relevance for e in ledger} for ledger in p.ledgers])
+    assert found[0] == [pytest.approx(each, rel=1e-9) for each in found[1]]
+    z = F.linear(inputs(batch, 5, 4), W, b) * 3
+    expected = (z * 3 * b).sum((1, 2)).tolist()  # a square is a line through the origin: G = z^2 / z
+    assert [each["bias", ""] for each in found[0]] == pytest.approx(expected, rel=1e-9)
