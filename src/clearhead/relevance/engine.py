@@ -145,11 +145,12 @@ class Recording:
         with torch.inference_mode(False), torch.enable_grad():
             whole = values[0] if len(values) == 1 else torch.stack([value.reshape(()) for value in values]).sum()
             found = self._pulled(whole, leaves, keep=keep)
+        for owed, gradient in zip(owing, found, strict=False):
+            if gradient is not None:  # a call that nothing reached has no place in the books
+                wide = torch.promote_types(gradient.dtype, torch.float32)
+                self._run.ledger.book(owed.cause, owed.place, owed.leaf.detach().to(wide) * gradient)
         gradients = [torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, found, strict=True)]
-        taken, gradients = gradients[: len(owing)], gradients[len(owing) :]
-        for owed, gradient in zip(owing, taken, strict=True):
-            wide = torch.promote_types(gradient.dtype, torch.float32)
-            self._run.ledger.book(owed.cause, owed.place, owed.leaf.detach().to(wide) * gradient)
+        gradients = gradients[len(owing) :]
         own = {id(lookup): each for lookup, each in zip(straight, gradients[len(lookups) :], strict=True)}
         sources = tuple(
             _source(lookup, gradient, own.get(id(lookup))) for lookup, gradient in zip(lookups, gradients, strict=False)
